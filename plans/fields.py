@@ -1,4 +1,7 @@
-"""Lists of plan fields, by what must be equal where. Consider each list when you add a field to `Plan`."""
+"""Lists of plan fields, by what must be equal where. Consider each list when you add a field to `Plan`.
+
+A list may also name a value that the plan derives from its fields, such as `mask_steps`.
+"""
 
 READ_BY_PREPROCESSING = {"channels", "labels", "spacing", "crop"}  # a stored case is valid while they are equal
 

@@ -67,7 +67,7 @@ def pooled_curve(weighted: Sequence[tuple[DiceCurve, int]]) -> DiceCurve | None:
         return None
     curves, weights = zip(*weighted, strict=True)
     return DiceCurve(
-        curve=tuple(np.average([one.curve for one in curves], axis=0, weights=weights).tolist()),
-        threshold=float(np.average([one.threshold for one in curves], weights=weights)),
-        may_be_absent=tuple(sorted({name for one in curves for name in one.may_be_absent})),
+        curve=tuple(np.average([curve.curve for curve in curves], axis=0, weights=weights).tolist()),
+        threshold=float(np.average([curve.threshold for curve in curves], weights=weights)),
+        may_be_absent=tuple(sorted({name for curve in curves for name in curve.may_be_absent})),
     )

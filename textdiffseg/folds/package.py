@@ -167,7 +167,7 @@ def _refuse_forms(package: Path, entries: Sequence[zipfile.ZipInfo]) -> None:
 def _fault_of(entry: zipfile.ZipInfo, expected: FileHash) -> str | None:
     """What is wrong with the name or the size of a fold's file; None if nothing is."""
     fold, _, path = entry.filename.partition("/")
-    allowed = {one.relative_to(fold).as_posix() for one in _packaged(FoldFolder(Path(fold)))}
+    allowed = {file.relative_to(fold).as_posix() for file in _packaged(FoldFolder(Path(fold)))}
     if not _FOLD.fullmatch(fold) or path not in allowed:
         return "is not a file of a fold"
     return None if entry.file_size == expected.size else f"has {entry.file_size} bytes, expected {expected.size}"
@@ -185,7 +185,8 @@ def import_model(package: Path, folder: Path) -> Package:
     if folder.exists():
         raise UserError(f"{folder} exists already. Move it away, or choose another folder with -o.")
     sweep([folder.parent])
-    temporary, made = folder.with_name(temporary_name(folder.name)), not folder.parent.exists()
+    temporary = folder.with_name(temporary_name(folder.name))
+    made = not folder.parent.exists()
     try:
         with zip_faults_as_damage(), zipfile.ZipFile(package) as archive:
             for name, expected in manifest.files.items():

@@ -95,9 +95,9 @@ def choose_postprocessing(folds: Iterable[PostprocessingTrials | None]) -> dict[
     tried = [fold.labels for fold in folds if fold is not None]
     chosen = {}
     for name in dict.fromkeys(name for labels in tried for name in labels):
-        found = _chosen([labels[name] for labels in tried if name in labels])
-        if found != Postprocessing():
-            chosen[name] = found
+        steps = _chosen([labels[name] for labels in tried if name in labels])
+        if steps != Postprocessing():
+            chosen[name] = steps
     return chosen
 
 
@@ -107,7 +107,7 @@ def shared_postprocessing(models: Iterable[Iterable[PostprocessingTrials | None]
     The models have the same cases, so that their trials do not add up.
     """
     chosen = [choose_postprocessing(folds) for folds in models]
-    return {label: step for label, step in chosen[0].items() if all(one.get(label) == step for one in chosen)}
+    return {label: step for label, step in chosen[0].items() if all(steps.get(label) == step for steps in chosen)}
 
 
 def postprocessing_of(

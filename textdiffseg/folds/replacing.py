@@ -29,8 +29,8 @@ def refuse_irreplaceable(fold: FoldFolder) -> None:
         raise UserError(f"--restart: {path} is a file, expected the folder of a fold. Move it away.")
     if os.path.ismount(path):
         raise UserError(f"--restart: {path} is a mount point and cannot be moved aside. Empty the folder yourself.")
-    folders = [path.parent, path, *(one for one in path.rglob("*") if one.is_dir() and not one.is_symlink())]
-    if closed := [str(one) for one in folders if not os.access(one, os.R_OK | os.W_OK | os.X_OK)]:
+    folders = [path.parent, path, *(inner for inner in path.rglob("*") if inner.is_dir() and not inner.is_symlink())]
+    if closed := [str(folder) for folder in folders if not os.access(folder, os.R_OK | os.W_OK | os.X_OK)]:
         raise UserError(
             f"--restart: {', '.join(closed)} cannot be written. Correct the permissions, or use another --root."
         )

@@ -51,7 +51,8 @@ def position_of(fold: FoldFolder) -> TrainingPosition | None:
 
 def why_unfinished(fold: FoldFolder) -> str | None:
     """The reason why a fold is not finished, in a few words; None if it is finished."""
-    position, done = position_of(fold), "no checkpoint yet"
+    position = position_of(fold)
+    done = "no checkpoint yet"
     if is_trained(fold):
         if position is None or position.finished:
             return None

@@ -54,7 +54,8 @@ class TrainingState:
     @classmethod
     def start(cls, model: SegmentationNetwork, position: TrainingPosition) -> "TrainingState":
         """The initial state for the weights that learn at `position`: the sampler's alone, or all others."""
-        training, weights = model.plan.training, model.state_dict()
+        training = model.plan.training
+        weights = model.state_dict()
         ema = {name: value.detach().clone() for name, value in weights.items()}
         if model.plan.diffusion:
             for name, parameter in model.named_parameters():
@@ -139,7 +140,8 @@ class TrainingState:
         averaged = _part(tensors, EMA)
         for name, value in self.ema.items():
             value.copy_(averaged[name])
-        moments, steps = {key: _part(tensors, moment) for moment, key in MOMENTS.items()}, _part(tensors, STEP)
+        moments = {key: _part(tensors, moment) for moment, key in MOMENTS.items()}
+        steps = _part(tensors, STEP)
         for name, parameter, optimiser in self._optimised():
             state = {key: values[name].to(parameter.device) for key, values in moments.items() if name in values}
             if any(value.shape != parameter.shape for value in state.values()):

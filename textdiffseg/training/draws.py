@@ -51,10 +51,11 @@ def draw_noise(
         device: on which the noise is drawn. On the CPU, a GPU would wait for it.
     """
     generators = [torch_generator(Stream.NOISE, seed, key.epoch, key.index) for key in keys]
-    first = torch.stack([torch.rand(1, generator=one) for one in generators])
+    first = torch.stack([torch.rand(1, generator=generator) for generator in generators])
     t = ((first + torch.arange(count)) / count).flatten()  # even over the noise levels
     if timesteps:
         t = (1 + (t * timesteps).long()) / timesteps
     if torch.device(device).type == "cuda":
         generators = [torch_generator(Stream.NOISE, seed, key.epoch, key.index, device=device) for key in keys]
-    return NoiseDraws(t, torch.stack([draw((channels, *latent), one) for one in generators for _ in range(count)]))
+    drawn = [draw((channels, *latent), generator) for generator in generators for _ in range(count)]
+    return NoiseDraws(t, torch.stack(drawn))

@@ -50,7 +50,8 @@ def fitted_plan(source: PreprocessedFolder, preset: Preset, device: torch.device
 
     The first fold fits the plan and stores it. Folds that start at the same time wait for each other.
     """
-    path, plan = source.fitted_plan(preset), Plan.read(source.plan(preset))
+    path = source.fitted_plan(preset)
+    plan = Plan.read(source.plan(preset))
     key = hash_text(plan.model_dump_json())
     writable = os.access(source.path, os.W_OK)
     with one_at_a_time(source.fitting_lock) if writable else nullcontext():
@@ -63,8 +64,9 @@ def fitted_plan(source: PreprocessedFolder, preset: Preset, device: torch.device
         fitted, note = fit_to_memory(plan, device)
         report(note)
         if fitted.patch != plan.patch:
-            records = (read_record(source.path, case).transform for case in list_cases(source.path))
-            fitted = with_host_memory(fitted, ((one.shape, one.original_shape) for one in records))
+            transforms = (read_record(source.path, case).transform for case in list_cases(source.path))
+            shapes = ((transform.shape, transform.original_shape) for transform in transforms)
+            fitted = with_host_memory(fitted, shapes)
         if writable:
             write_record(path, FittedPlan(of=key, plan=fitted))
         elif fitted != plan:
@@ -85,7 +87,8 @@ def _read_fitted(path: Path) -> FittedPlan | None:
 
 def _refuse_too_large(plan: Plan, device: torch.device, path: Path, report: Report) -> None:
     """Raise `UserError` if a training step of a stored fitted plan does not fit into memory."""
-    measured, free = measure(plan, device), free_memory() / GB
+    measured = measure(plan, device)
+    free = free_memory() / GB
     if measured is None or (device.type == "cpu" and measured > free):
         step = "runs out of memory" if measured is None else f"takes {measured:.2f} GB, and {free:.2f} GB are free"
         raise UserError(
@@ -132,13 +135,13 @@ def _grown(plan: Plan, device: torch.device, measured: float, limit: float) -> t
     """
     if (plan.device == "gpu") == (device.type == "cuda"):
         for larger in islice(larger_patches(plan, measured, MAX_GROWN_SHARE * limit), MAX_GROWTH_STEPS):
-            found = measure(larger, device)
-            if found is not None and found <= MAX_GROWN_SHARE * limit:
+            of_larger = measure(larger, device)
+            if of_larger is not None and of_larger <= MAX_GROWN_SHARE * limit:
                 note = (
                     f"A training step took {measured:.2f} GB with batch {plan.batch} of {plan.patch}: the patch grew "
                     f"to {larger.patch}, batch {larger.batch}."
                 )
-                return larger, found, [note]
+                return larger, of_larger, [note]
     return plan, measured, []
 
 

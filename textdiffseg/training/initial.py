@@ -62,7 +62,8 @@ def initial_weights(
     """
     source = _source(model, fold)
     _refuse_validation_cases(source, fold, cases)
-    theirs, words = Plan.read(source.plan), TextBank.load(source.words)
+    theirs = Plan.read(source.plan)
+    words = TextBank.load(source.words)
     if plan.reads_words and not bank.space.is_of(words.space.encoder, words.space.encoder_hash):
         raise UserError(
             f"--init-from {model}: its words are vectors of the text encoder {words.space.encoder!r}, and this plan's "
@@ -76,7 +77,8 @@ def initial_weights(
         for key, value in untrained.items()
         if key != SPREAD and key in ema and ema[key].shape == value.shape
     }
-    share = sum(one.numel() for one in taken.values()) / max(1, sum(one.numel() for one in untrained.values()))
+    wanted = sum(weight.numel() for weight in untrained.values())
+    share = sum(weight.numel() for weight in taken.values()) / max(1, wanted)
     if share < LEAST_SHARE:
         raise UserError(
             f"--init-from {model}: only {share:.0%} of this network's weights have the same place and shape there "
@@ -144,12 +146,12 @@ def refuse_late_start(position: TrainingPosition | None, model: str | Path | Non
 
 def shared_labels(theirs: TextBank, ours: TextBank) -> dict[str, tuple[tuple[int, int], tuple[int, int]]]:
     """The labels of `ours` with a phrasing that `theirs` knows: (label number, phrasing) in both, theirs first."""
-    found = {}
+    shared = {}
     for number, (label, phrases) in enumerate(ours.phrasings.items(), start=1):
         pairs = ((theirs.find(phrase), (number, index)) for index, phrase in enumerate(phrases))
         if match := next(((old, new) for old, new in pairs if old is not None), None):
-            found[label] = match
-    return found
+            shared[label] = match
+    return shared
 
 
 def keeping(head: Tensor, old: Tensor, new: Tensor) -> Tensor:

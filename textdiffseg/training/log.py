@@ -94,11 +94,12 @@ def _draw_dice(axes: "Axes", x: list[int], epochs: Sequence[EpochLog]) -> None:
 
     With many labels, the legend names only the means.
     """
-    names, lines = list(epochs[-1].dice), {}
+    names = list(epochs[-1].dice)
+    lines = {}
     many = len(names) > MAX_LEGEND_LINES
     for position, name in enumerate(names):
-        dice, colour = [epoch.dice.get(name, np.nan) for epoch in epochs], label_colour(position)
-        (line,) = axes.plot(x, dice, ".-", lw=0.6 if many else 1.5, color=colour)
+        dice = [epoch.dice.get(name, np.nan) for epoch in epochs]
+        (line,) = axes.plot(x, dice, ".-", lw=0.6 if many else 1.5, color=label_colour(position))
         if not many:
             lines[name] = line
     if many:
@@ -113,5 +114,5 @@ def _draw_dice(axes: "Axes", x: list[int], epochs: Sequence[EpochLog]) -> None:
 
 
 def _legend_below(axes: "Axes", lines: Mapping[str, Any]) -> None:
-    place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13)}
-    add_legend(axes, list(lines.values()), map(shorten, lines), fontsize="small", ncols=2, frameon=False, **place)
+    below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13)}
+    add_legend(axes, list(lines.values()), map(shorten, lines), fontsize="small", ncols=2, frameon=False, **below)

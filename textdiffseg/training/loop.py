@@ -232,7 +232,7 @@ def end_epoch(
     """
     position = state.position
     last = position.after(iteration=position.iteration - 1)
-    best = max(log, key=lambda one: one.mean_dice, default=None)
+    best = max(log, key=lambda logged: logged.mean_dice, default=None)
     if last.trains_sampler and best is not None:
         scores = PatchScores(best.dice, {})
     else:

@@ -75,7 +75,7 @@ def train_step(state: TrainingState, bank: TextBank, batch: Batch, compiled: Com
         optimiser.step()
     state.average(training.ema)
     named = losses.named()
-    values = torch.stack([*(one.detach().float() for one in named.values()), norm.float()])
+    values = torch.stack([*(loss.detach().float() for loss in named.values()), norm.float()])
     return StepLosses(iteration, batch.cases, tuple(named), values)
 
 

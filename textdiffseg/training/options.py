@@ -39,15 +39,15 @@ class TrainingOptions:
             )
         given: dict[str, Any] = {name: value for name, value in vars(self).items() if value is not None}
         numbers = [name for name in LEAST if name in given]
-        found: dict[str, object] = {name: whole(name, given[name], LEAST[name]) for name in numbers}
+        checked: dict[str, object] = {name: whole(name, given[name], LEAST[name]) for name in numbers}
         if "max_minutes" in given:
-            found["max_minutes"] = positive("max_minutes", self.max_minutes, MAX_MINUTES)
+            checked["max_minutes"] = positive("max_minutes", self.max_minutes, MAX_MINUTES)
         if "init_from" in given:
-            found["init_from"] = path_of(given["init_from"])
+            checked["init_from"] = path_of(given["init_from"])
         for name, choices in (("device", DEVICES), ("track", TRACKERS)):
             if name in given:
                 check_choice(name, given[name], choices)
-        for name, value in found.items():
+        for name, value in checked.items():
             object.__setattr__(self, name, value)  # numbers of numpy do not fit into JSON
 
     @property

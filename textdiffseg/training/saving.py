@@ -16,7 +16,8 @@ class Saving:
 
     def __init__(self, setup: TrainingSetup, state: TrainingState, report: Report):
         self._setup, self._state, self._report = setup, state, report
-        self._cost, self._written = 0.0, time.perf_counter()
+        self._cost = 0.0
+        self._written = time.perf_counter()
 
     def save(self) -> None:
         """Write `checkpoint_latest`, then delete the fold that a restart replaces."""
@@ -31,7 +32,8 @@ class Saving:
 
         The epochs of the sampler are never repeated, as it starts from the best masks, whose file it changes.
         """
-        position, waited = self._state.position, time.perf_counter() - self._written
+        position = self._state.position
+        waited = time.perf_counter() - self._written
         needed = position.finished or position.trains_sampler
         if needed or self._cost < CHEAP_SECONDS or waited >= self._cost / MAX_SHARE:
             self.save()

@@ -99,11 +99,7 @@ def set_up_fold(
     device = torch.device(options.chosen_device)
     source = PreprocessedFolder(preprocessed)
     if position is None:
-        plan = fitted_plan(source, preset, device, report)
-        fold.path.mkdir(parents=True, exist_ok=True)
-        write_record(fold.plan, plan)
-        write_cases(fold, FoldCases.of(plan.dataset, split.train, split.validation))
-        TextBank.load(stored_words(source, plan)).save(fold.words)
+        _write_new_fold(source, split, fold, fitted_plan(source, preset, device, report))
     plan = Plan.read(fold.plan)
     bank = TextBank.load(fold.words)
     own = FoldCases.of(plan.dataset, split.train, split.validation)
@@ -135,6 +131,14 @@ def set_up_fold(
         initial=initial,
         track=options.track,
     )
+
+
+def _write_new_fold(source: PreprocessedFolder, split: Split, fold: FoldFolder, plan: Plan) -> None:
+    """Write the plan, the cases and the words of a new fold."""
+    fold.path.mkdir(parents=True, exist_ok=True)
+    write_record(fold.plan, plan)
+    write_cases(fold, FoldCases.of(plan.dataset, split.train, split.validation))
+    TextBank.load(stored_words(source, plan)).save(fold.words)
 
 
 def _workers(plan: Plan, options: TrainingOptions, report: Report) -> int:

@@ -46,7 +46,8 @@ def choose_spread(network: TextDiffSeg, bank: TextBank, patches: ValidationPatch
     latent, masks = Overlap(labels, readout), Overlap(labels, readout)
     agreement, reference = ({spread: Overlap(labels, readout) for spread in SPREADS} for _ in range(2))
     for batch in patches:
-        batch, queries = batch.to(device), batch.read(bank).to(device)
+        queries = batch.read(bank).to(device)
+        batch = batch.to(device)
         targets = readout.targets(batch.labels, queries)
         shape = (plan.latent.channels, *plan.latent_shape)
         noise = torch.stack([schedule.noise(shape, generator) for _ in range(2 * len(targets))]).to(device)

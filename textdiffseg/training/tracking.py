@@ -51,7 +51,7 @@ def tracked(fold: FoldFolder, tracker: Tracker | None, log: Sequence[EpochLog]) 
 def scalars(epoch: EpochLog) -> dict[str, float]:
     """The numbers of an epoch by TensorBoard's tag. `loss/` and `dice/` are groups with a curve per loss or label."""
     groups = {"loss": epoch.losses, "dice": epoch.dice, "latent_dice": epoch.latent_dice}
-    found = {"mean_dice": epoch.mean_dice, "learning_rate": epoch.learning_rate}
-    found |= {f"{group}/{name}": value for group, values in groups.items() for name, value in values.items()}
+    values_by_tag = {"mean_dice": epoch.mean_dice, "learning_rate": epoch.learning_rate}
+    values_by_tag |= {f"{group}/{name}": value for group, values in groups.items() for name, value in values.items()}
     seconds = {"iteration": epoch.iteration_seconds, "data": epoch.data_seconds}
-    return found | {f"seconds/{name}": value for name, value in seconds.items() if value is not None}
+    return values_by_tag | {f"seconds/{name}": value for name, value in seconds.items() if value is not None}

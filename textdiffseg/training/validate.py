@@ -58,10 +58,13 @@ def validate_patches(
     network = segmenter.network.eval()
     readout = readout_of(plan)
     generator = torch.Generator().manual_seed(seed)
-    estimate, latent = Overlap(len(bank.labels), readout), Overlap(len(bank.labels), readout)
+    labels = len(bank.labels)
+    estimate, latent = Overlap(labels, readout), Overlap(labels, readout)
     for batch in patches:
-        batch, queries = batch.to(device), batch.read(bank).to(device)
-        targets, image = readout.targets(batch.labels, queries), batch.image
+        queries = batch.read(bank).to(device)
+        batch = batch.to(device)
+        targets = readout.targets(batch.labels, queries)
+        image = batch.image
         shape = (plan.latent.channels, *plan.latent_shape)
         drawn = [white_noise(shape, generator) for _ in image] if plan.mask_steps else []
         eps = torch.stack(drawn)[None].to(device) if drawn else None

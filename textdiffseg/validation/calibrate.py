@@ -43,7 +43,8 @@ def calibrate_uncertainty(
     """
     if Plan.read(fold.plan).sample_steps is None or len(case_ids) < MIN_CASES:
         return None
-    deadline, loaded = Deadline(max_seconds), load_samplers(fold, device, uncertainty_settings)
+    deadline = Deadline(max_seconds)
+    loaded = load_samplers(fold, device, uncertainty_settings)
     if loaded is None:
         return None
     plain, predictor, bank = loaded
@@ -65,7 +66,8 @@ def gather(
     deadline: Deadline | None = None,
 ) -> Evidence:
     """The evidence of predicted cases, for a calibration. At `deadline`, other cases are left out."""
-    evidence, count = Evidence(predictor.plan, predictor.settings), len(case_ids)
+    evidence = Evidence(predictor.plan, predictor.settings)
+    count = len(case_ids)
     for done, case_id in enumerate(case_ids):
         case = open_case(preprocessed, case_id, predictor.plan)
         follow = within(progress, done / count, 1 / count, count)

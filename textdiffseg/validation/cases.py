@@ -88,9 +88,10 @@ def predict_case(
         first_window: predict only the first window of the case.
         degradation: the name in `DEGRADATIONS` and the seed, to predict a degraded scan; None: the scan itself.
     """
-    plan, queries = predictor.plan, queries_of(predictor.plan, case, bank)
-    place = (slice(None), *(slice(size) for size in plan.patch)) if first_window else ...
-    image = case.image[place].astype(np.float32)
+    plan = predictor.plan
+    queries = queries_of(plan, case, bank)
+    window = (slice(None), *(slice(size) for size in plan.patch)) if first_window else ...
+    image = case.image[window].astype(np.float32)
     if degradation is not None:
         image = degrade(degradation[0], image, degradation[1])
     try:
@@ -130,10 +131,11 @@ def score_labels(plan: Plan, case: StoredCase, labels: np.ndarray, surfaces: boo
 
     With several references, they are means over the references (`evaluation.raters`).
     """
-    numbers, names = numbers_of(plan)[labels], scored_names(plan, case)
+    numbers = numbers_of(plan)[labels]
+    names = scored_names(plan, case)
     spacing = case.record.transform.geometry.spacing
     counted = names.values() if lesions else ()
-    originals = (case.original_labels(place) for place in range(case.record.references))
+    originals = (case.original_labels(reference) for reference in range(case.record.references))
     return mean_over_raters(
         [
             score_case(numbers, original, spacing, names, case=case.record.case, surfaces=surfaces, lesions=counted)

@@ -117,8 +117,7 @@ def _try_all(
     table: list[Trial] = []
     costs = [settings_of_choice(first.plan, trial).passes for trial in trials]
     for number, trial in enumerate(trials):
-        before = sum(costs[:number]) / sum(costs)
-        share = costs[number] / sum(costs)
+        before, share = sum(costs[:number]) / sum(costs), costs[number] / sum(costs)
         follow = deadline.follow(within(progress, before, share, len(trials)))
         try:
             table.append(_try(trial, first, bank, cases, follow))

@@ -65,7 +65,8 @@ def pairs(cases: int) -> Iterator[tuple[int, str]]:
 
     The first pairs already have different cases of both halves and different degradations.
     """
-    names, order = list(DEGRADATIONS), evenly_spaced(range(cases), min(cases, MAX_DEGRADED_SCANS))
+    names = list(DEGRADATIONS)
+    order = evenly_spaced(range(cases), min(cases, MAX_DEGRADED_SCANS))
     for turn in range(min(len(names), MAX_DEGRADED_SCANS // max(1, len(order)))):
-        for place, index in enumerate(order):
-            yield index, names[(place * 3 + turn) % len(names)]  # 3 and 8 have no common divisor
+        for position, index in enumerate(order):
+            yield index, names[(position * 3 + turn) % len(names)]  # 3 and 8 have no common divisor

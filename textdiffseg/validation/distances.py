@@ -51,16 +51,18 @@ def measure_distances(
         max_seconds: the limit of the whole measurement.
         progress: called with (cases done, all cases).
     """
-    summary, plan = Summary.read(fold.summary), Plan.read(fold.plan)
+    summary = Summary.read(fold.summary)
+    plan = Plan.read(fold.plan)
     names = cases_with_raters(preprocessed, case_ids)
     if plan.sample_steps is None or not names:
         return summary
-    deadline, loaded = Deadline(max_seconds), load_samplers(fold, device, alternative_settings)
+    deadline = Deadline(max_seconds)
+    loaded = load_samplers(fold, device, alternative_settings)
     if loaded is None:
         return summary
     plain, sampled, bank = loaded
     predictor = SamplePredictor(sampled.networks, sampled.settings, device)
-    found: dict[str, dict[str, float]] = {}
+    distances: dict[str, dict[str, float]] = {}
     for done, name in enumerate(names):
         case = open_case(preprocessed, name, plan)
         expected = seconds_of(plain, case, bank, predictor.settings)
@@ -68,11 +70,11 @@ def measure_distances(
             break
         follow = deadline.follow(within(progress, done / len(names), 1 / len(names), len(names)))
         try:
-            found[name] = _distances(predictor, case, bank, follow)
+            distances[name] = _distances(predictor, case, bank, follow)
         except OutOfTime:
             break
-    scores = [with_distances(one, found.get(one.case, {})) for one in summary.cases]
-    notes = [*summary.notes, f"ged2 was measured on {len(found)} of {len(names)} cases with several references."]
+    scores = [with_distances(case, distances.get(case.case, {})) for case in summary.cases]
+    notes = [*summary.notes, f"ged2 was measured on {len(distances)} of {len(names)} cases with several references."]
     summary = summarise(scores, summary.tolerance_mm, notes).model_copy(update={"notes": tuple(notes)})
     write_record(fold.summary, summary)
     return summary
@@ -83,8 +85,9 @@ def _distances(
 ) -> dict[str, float]:
     """The energy distance of each annotated label of a case, on the file's own grid."""
     plan, known = predictor.plan, case.record.known
-    image, queries = torch.from_numpy(case.image[...].astype(np.float32)), queries_of(plan, case, bank)
+    image = torch.from_numpy(case.image[...].astype(np.float32))
+    queries = queries_of(plan, case, bank)
     masks = draw_masks(predictor, image, case.record.transform, queries, len(known), progress)
     numbers = numbers_of(plan)[[0, *known]]
-    references = [case.original_labels(place) for place in range(case.record.references)]
+    references = [case.original_labels(reference) for reference in range(case.record.references)]
     return energy_distances([numbers[mask] for mask in masks], references, scored_names(plan, case))

@@ -48,7 +48,8 @@ class Evidence:
         if not record.present:
             yield from slabs
             return
-        scoring, classes = MaskScoring(case, self.readout), 1 + len(self.plan.labels)
+        scoring = MaskScoring(case, self.readout)
+        classes = 1 + len(self.plan.labels)
         of_raters = [SlabSample(reference[...], spacing, classes) for reference in case.references]
         for slab in slabs:
             scoring.add(slab)
@@ -111,13 +112,16 @@ class Evidence:
 
         Entry h of the factors is fitted to half h. A half is every second case.
         """
-        truths, halves = np.stack(self.truths), np.array(self.halves)
-        found, factors = self.intervals(1.0), []
+        truths = np.stack(self.truths)
+        halves = np.array(self.halves)
+        widened = self.intervals(1.0)
+        factors = []
         for half, temperature in enumerate(half_temperatures(self.voxels)):
-            intervals, own = self.intervals(temperature), halves == half
+            intervals = self.intervals(temperature)
+            own = halves == half
             factors.append(fit_widening(intervals[own], truths[own]) or 1.0)
-            found[~own] = widen(intervals[~own], factors[-1])
-        return found, factors
+            widened[~own] = widen(intervals[~own], factors[-1])
+        return widened, factors
 
     def _widening(self, temperature: float) -> Widening | None:
         if not self.sums:
@@ -134,7 +138,8 @@ class Evidence:
 
     def coverage(self, intervals: np.ndarray) -> dict[str, float]:
         """The share of true volumes inside their interval (cases, L, 2), by label. Absent structures are left out."""
-        truths, shares = np.stack(self.truths), {}
+        truths = np.stack(self.truths)
+        shares = {}
         for number, label in enumerate(self.plan.labels):
             present = truths[:, number] > 0
             if present.any():
@@ -147,13 +152,15 @@ def true_volumes(case: StoredCase, plan: Plan) -> np.ndarray | None:
 
     With several references it is their mean.
     """
-    size, counts = 1 + max(map(max, plan.parts)), []
-    for place in range(case.record.references):
-        original = case.original_labels(place)
+    size = 1 + max(map(max, plan.parts))
+    counts = []
+    for reference in range(case.record.references):
+        original = case.original_labels(reference)
         if original.min(initial=0) < 0:
             return None
         counts.append(np.sum([np.bincount(plane.ravel(), minlength=size) for plane in original], axis=0))
-    mean, known = np.mean(counts, axis=0), case.record.known
+    mean = np.mean(counts, axis=0)
+    known = case.record.known
     volumes = [mean[list(part)].sum() * (number in known) for number, part in enumerate(plan.parts, start=1)]
     return np.array(volumes, dtype=np.float64)
 

@@ -56,7 +56,8 @@ class MaskScoring:
 
     def add(self, slab: Slab) -> None:
         """Add the next planes. Their slots are the known labels of the case."""
-        p, parts = slab.prediction.probabilities, self._readout.plan.parts
+        p = slab.prediction.probabilities
+        parts = self._readout.plan.parts
         self._sums.add(p)
         labels = self._labels[slab.first : slab.first + p.shape[1]]
         for number, mask in zip(self._known, self._readout.slot_masks(p), strict=True):
@@ -87,7 +88,8 @@ def fit_expected_dice(masks: Sequence[ScoredMask], plan: Plan, absent: Sequence[
     halves = [[mask for mask in masks if mask.case % 2 == half] for half in (0, 1)]
     if not all(halves) or not any(mask.degraded for mask in masks):
         return None
-    whole, poor = _fit(masks), _poor_dice(masks)
+    whole = _fit(masks)
+    poor = _poor_dice(masks)
     pairs = np.concatenate([_means(_fit(halves[1 - half]), halves[half]) for half in (0, 1)])
     expected, true, below = pairs[:, 0], pairs[:, 1], pairs[:, 2].astype(bool)
     is_poor = true < poor
@@ -109,9 +111,9 @@ def _fit(masks: Sequence[ScoredMask]) -> DiceCurve:
 
     soft_dice = np.concatenate([mask.soft_dice[mask.scored] for mask in masks])
     dice = np.concatenate([mask.dice[mask.scored] for mask in masks])
-    x, places = np.unique(soft_dice, return_inverse=True)
-    counts = np.bincount(places)
-    y = isotonic_regression(np.bincount(places, weights=dice) / counts, weights=counts).x
+    x, groups = np.unique(soft_dice, return_inverse=True)
+    counts = np.bincount(groups)
+    y = isotonic_regression(np.bincount(groups, weights=dice) / counts, weights=counts).x
     if x[0] > 0:
         x, y = np.append(0.0, x), np.append(0.0, y)
     curve = np.interp(KNOTS, x, y).clip(0, 1).tolist()
@@ -138,6 +140,6 @@ def _threshold(expected: np.ndarray, true: np.ndarray, poor: float) -> float:
     if is_poor.all() or not is_poor.any():
         return poor
     values = np.unique(expected)
-    places = (values[1:] + values[:-1]) / 2 if len(values) > 1 else values
-    gains = [(expected < place)[is_poor].mean() - (expected < place)[~is_poor].mean() for place in places]
-    return float(places[int(np.argmax(gains))])
+    cuts = (values[1:] + values[:-1]) / 2 if len(values) > 1 else values
+    gains = [(expected < cut)[is_poor].mean() - (expected < cut)[~is_poor].mean() for cut in cuts]
+    return float(cuts[int(np.argmax(gains))])

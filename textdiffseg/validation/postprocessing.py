@@ -86,7 +86,8 @@ def _dice_of_label(
     numbers: np.ndarray, reference: np.ndarray, values: tuple[int, ...], truth: int, millilitres: float
 ) -> np.ndarray:
     """The Dice (steps,) of one label in the box of its mask. `truth`: its voxels in the whole reference."""
-    mask, true, known = mask_of(numbers, values), mask_of(reference, values), reference >= 0
+    mask, true = mask_of(numbers, values), mask_of(reference, values)
+    known = reference >= 0
     components, count = components_of(mask)
     volumes = component_sizes(components, count) * millilitres
     sizes, shared = (component_sizes(components, count, where) for where in (known, true))

@@ -58,8 +58,9 @@ def validate_fold(
         degrading: called with (degraded scans done, all degraded scans).
     """
     predictor, bank = load_fold(fold, device, sampling or read_sampling(fold))
-    scores, evidence, steps = [], Evidence(predictor.plan, predictor.settings), PostprocessingEvidence(predictor.plan)
-    began = time.perf_counter()
+    evidence = Evidence(predictor.plan, predictor.settings)
+    steps = PostprocessingEvidence(predictor.plan)
+    scores, began = [], time.perf_counter()
     windows = [predictor.windows(triple(read_record(preprocessed, case_id).shape)) for case_id in case_ids]
     for number, case_id in enumerate(case_ids):
         case = open_case(preprocessed, case_id, predictor.plan)
@@ -73,8 +74,8 @@ def validate_fold(
         entropy.write(fold, case_id)
         if calibrate:
             steps.add(labels, case)
-    text = predictor.plan.text
-    summary = summarise(only_lesions(scores), notes=[text.note] if text.note else [])
+    note = predictor.plan.text.note
+    summary = summarise(only_lesions(scores), notes=[note] if note else [])
     write_record(fold.summary, summary)
     if calibrate:
         write_record(fold.postprocessing, steps.trials(hash_weights(fold, "best")))
@@ -91,13 +92,14 @@ def only_lesions(cases: Sequence[CaseScores]) -> list[CaseScores]:
     """
     counts: dict[str, list[float]] = {}
     for case in cases:
-        for name, one in case.labels.items():
-            if one.lesions is not None and one.lesions.reference:
-                counts.setdefault(name, []).append(one.lesions.reference)
-    kept = {name for name, own in counts.items() if sum(one > 1 for one in own) >= MIN_SEVERAL * len(own)}
+        for name, label in case.labels.items():
+            if label.lesions is not None and label.lesions.reference:
+                counts.setdefault(name, []).append(label.lesions.reference)
+    kept = {name for name, own in counts.items() if sum(count > 1 for count in own) >= MIN_SEVERAL * len(own)}
 
     def of(case: CaseScores) -> CaseScores:
-        rest = {name: one.model_copy(update={"lesions": None}) for name, one in case.labels.items() if name not in kept}
+        others = {name: label for name, label in case.labels.items() if name not in kept}
+        rest = {name: label.model_copy(update={"lesions": None}) for name, label in others.items()}
         return case.model_copy(update={"labels": case.labels | rest})
 
     return [of(case) for case in cases]
