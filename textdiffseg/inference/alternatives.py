@@ -4,7 +4,7 @@ The distance of two samples is 1 minus their Dice, averaged over the labels that
 that overlap are compared in the values that they write.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
@@ -16,6 +16,7 @@ from textdiffseg.arguments import is_whole
 from textdiffseg.folds.sampling import ALTERNATIVE_SAMPLES
 from textdiffseg.imaging.boxes import joint
 from textdiffseg.inference.medoids import medoids
+from textdiffseg.inference.region import Region
 from textdiffseg.inference.samples import SamplePredictor
 from textdiffseg.inference.scan import WindowProgress, part_of
 from textdiffseg.overlaps import dice_of, intersections
@@ -96,6 +97,10 @@ class AlternativeChoice:
 
     predictor: SamplePredictor  # its settings have `ALTERNATIVE_SAMPLES` samples
     count: int
+
+    def near(self, region: Region) -> "AlternativeChoice":
+        """The same for one scan: only windows that touch a region of the scan are computed."""
+        return replace(self, predictor=self.predictor.near(region))
 
     def __call__(
         self,

@@ -21,6 +21,7 @@ from textdiffseg.inference.maps import Maps, probability_map
 from textdiffseg.inference.postprocessing import postprocess
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import Selection
+from textdiffseg.inference.region import Region
 from textdiffseg.inference.volumes import SlabVoxelSums, VoxelSums
 from textdiffseg.inference.windows import Slab
 from textdiffseg.preprocessing.case import TransformRecord
@@ -32,15 +33,16 @@ WindowProgress = Callable[[float, float], None]  # called with (done, total), in
 
 
 @dataclass(frozen=True)
-class Calibrated:
-    """A predictor, the calibration of its predictions, and the postprocessing of its masks by label name.
-
-    If one predictor serves masks and uncertainty, the same object is used for both.
-    """
+class CalibratedPredictor:
+    """A predictor, the calibration of its predictions, and the postprocessing of its masks by label name."""
 
     predictor: Predictor
     calibration: Applied = field(default_factory=Applied)
     postprocessing: Mapping[str, Postprocessing] = field(default_factory=dict)
+
+    def near(self, region: Region) -> "CalibratedPredictor":
+        """The same for one scan: only windows that touch a region of the scan are computed."""
+        return replace(self, predictor=self.predictor.near(region))
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,9 @@ def examine(
     image: Tensor,
     transform: TransformRecord,
     selection: Selection,
-    masks: Calibrated,
-    samples: Calibrated | None = None,
+    mask_predictor: CalibratedPredictor,
+    uncertainty_predictor: CalibratedPredictor | None = None,
+    mask_uncertainty: bool = False,
     progress: WindowProgress | None = None,
     probabilities: bool = False,
     folder: Path | None = None,
@@ -75,45 +78,48 @@ def examine(
         image: (C, D, H, W) on the plan's grid.
         transform: from the scan's grid to the plan's.
         selection: the queries and answers.
-        masks: predicts the mask and the probabilities.
-        samples: predicts uncertainty; None: not requested.
+        mask_predictor: predicts the mask and the probabilities.
+        uncertainty_predictor: predicts uncertainty separately; None: no separate prediction.
+        mask_uncertainty: the prediction of the mask gives uncertainty, too.
         progress: called with (groups of windows done, all groups).
         probabilities: keep a map of each answer's probabilities.
         folder: for the maps; None: they stay in memory.
     """
-    readout, queries, answers = masks.predictor.readout, selection.queries, len(selection.names)
+    readout, queries, answers = mask_predictor.predictor.readout, selection.queries, len(selection.names)
     maps = Maps(triple(image.shape[1:]), folder)
-    if samples is not None and samples is not masks:
-        costs = samples.predictor.settings.passes, masks.predictor.settings.passes
-        first = costs[0] / sum(costs)
+    if uncertainty_predictor is not None:
+        passes = uncertainty_predictor.predictor.settings.passes
+        first = passes / (passes + mask_predictor.predictor.settings.passes)
         follow = part_of(progress, 0, first)
-        for slab in predicted_slabs(samples.predictor, image, queries, True, answers, follow):
-            _add_uncertainty(maps, _tempered(slab, readout, samples.calibration, answers), readout)
+        for slab in predicted_slabs(uncertainty_predictor.predictor, image, queries, True, answers, follow):
+            _add_uncertainty(maps, _tempered(slab, readout, uncertainty_predictor.calibration, answers), readout)
         progress = part_of(progress, first, 1 - first)
     restoring = readout.restoring(transform)
-    sums = SlabVoxelSums(readout, answers) if masks.calibration != Applied() else None
-    for slab in predicted_slabs(masks.predictor, image, queries, samples is masks, answers, progress):
+    sums = SlabVoxelSums(readout, answers) if mask_predictor.calibration != Applied() else None
+    for slab in predicted_slabs(mask_predictor.predictor, image, queries, mask_uncertainty, answers, progress):
         restoring.add(readout.competing(slab.prediction.probabilities.numpy()))
         if sums is not None:
             sums.add(slab.prediction.probabilities)
-        if not probabilities and samples is not masks:
+        if not (probabilities or mask_uncertainty):
             continue
-        slab = _tempered(slab, readout, masks.calibration, answers)  # after the mask, which must not change
+        slab = _tempered(slab, readout, mask_predictor.calibration, answers)  # after the mask, which must not change
         if probabilities:
             for name, p in zip(selection.names, slab.prediction.probabilities[1:].numpy(), strict=True):
                 maps.add(probability_map(selection.names, name), slab.first, p)
-        if samples is masks:
+        if mask_uncertainty:
             _add_uncertainty(maps, slab, readout)
-    slots = _postprocessed(restoring.finish(), masks, queries, transform)
+    slots = _postprocessed(restoring.finish(), mask_predictor, queries, transform)
     slots[slots > answers] = 0  # rivals
     return ScanResult(slots, None if sums is None else sums.finish(), maps.finish())
 
 
-def _postprocessed(slots: np.ndarray, masks: Calibrated, queries: Queries, transform: TransformRecord) -> np.ndarray:
+def _postprocessed(
+    slots: np.ndarray, mask_predictor: CalibratedPredictor, queries: Queries, transform: TransformRecord
+) -> np.ndarray:
     """The mask (D, H, W) on the scan's own grid, postprocessed in place. Voxels of rivals are not background yet."""
-    if masks.postprocessing:
+    if mask_predictor.postprocessing:
         numbers, millilitres = queries.labels[0].tolist(), transform.geometry.voxel_ml
-        postprocess(slots, masks.predictor.plan, numbers, masks.postprocessing, millilitres)
+        postprocess(slots, mask_predictor.predictor.plan, numbers, mask_predictor.postprocessing, millilitres)
     return slots
 
 

@@ -82,7 +82,7 @@ def test_alternatives_are_samples_of_the_scan(model, scan):
     volume = tds_volume(scan)
     image, transform = alternatives_image(volume, model.plan)
     queries = prepared.selection.queries
-    masks = draw_masks(prepared.choice.predictor, image, transform, queries, 2)
+    masks = draw_masks(prepared.alternatives.predictor, image, transform, queries, 2)
     assert masks.dtype == np.uint8
     values = np.array([0, *prepared.selection.values])
     drawn = {values[mask].tobytes() for mask in masks}

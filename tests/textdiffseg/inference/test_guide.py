@@ -165,7 +165,7 @@ def test_fast_is_low_resolution_alone(results, scan):
 def test_a_prompt_limits_the_search(results):
     prepared = load(results).prepare(tds.SegmentOptions(prompts=("front part",)))
     assert prepared.guide.selection.names == ("Front_Part",)
-    assert prepared.guide.masks.predictor.settings.mirror_axes == ()
+    assert prepared.guide.mask_predictor.predictor.settings.mirror_axes == ()
 
 
 def test_chosen_folds_are_those_of_the_guide(results):
