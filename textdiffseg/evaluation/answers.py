@@ -88,7 +88,7 @@ def shared_parts(manifests: Iterable[PredictedLabels]) -> dict[str, tuple[int, .
     return {name: values.pop() for name, values in found.items() if len(values) == 1}
 
 
-def answers_of(manifest: PredictedLabels, own: Mapping[str, int], annotated: Sequence[str]) -> ScoredLabels:
+def scored_labels(manifest: PredictedLabels, own: Mapping[str, int], annotated: Sequence[str]) -> ScoredLabels:
     """The labels of one prediction that are scored, matched by their names.
 
     A prediction without a manifest is scored on all `annotated` labels. A name that the references do not have may be

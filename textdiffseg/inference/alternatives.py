@@ -62,7 +62,7 @@ def draw_masks(
     image: Tensor,
     transform: TransformRecord,
     queries: Queries,
-    answers: int,
+    n_answers: int,
     progress: WindowProgress | None = None,
 ) -> np.ndarray:
     """The masks (S, D, H, W) of all S samples on the scan's own grid. Class q is answer q, and 0 is background.
@@ -72,7 +72,7 @@ def draw_masks(
         image: (C, D, H, W) on the plan's grid.
         transform: from the scan's grid to the plan's.
         queries: of one sample.
-        answers: the number of leading slots that are written.
+        n_answers: the number of answers, the first slots. The other slots are rivals, and are not written.
         progress: called with the share of the work that is done, as (done, total).
     """
     samples, classes = predictor.settings.samples, 1 + queries.labels.shape[1]
@@ -84,10 +84,10 @@ def draw_masks(
         restoring = [readout.restoring(transform) for _ in numbers]
         for slabs in predictor.sample_slabs(image, queries, numbers, follow):
             for one, slab in zip(restoring, slabs, strict=True):
-                one.add(readout.competing(slab.prediction.probabilities.numpy()))
+                one.add(readout.classes_to_compare(slab.prediction.probabilities.numpy()))
         for number, one in zip(numbers, restoring, strict=True):
             slots = one.finish()
-            masks[number] = np.where(slots > answers, 0, slots)  # rivals are background
+            masks[number] = np.where(slots > n_answers, 0, slots)  # rivals are background
     return masks
 
 
@@ -141,13 +141,13 @@ def value_table(values: tuple[int, ...]) -> np.ndarray:
     return np.array([0, *values], dtype=np.result_type(*map(np.min_scalar_type, (0, *values))))
 
 
-def distances(masks: np.ndarray, answers: int) -> np.ndarray:
-    """The distance (S, S) of every pair of masks (S, D, H, W) with the classes 1 to `answers`."""
+def distances(masks: np.ndarray, n_answers: int) -> np.ndarray:
+    """The distance (S, S) of every pair of masks (S, D, H, W) with the classes 1 to `n_answers`."""
     from scipy.ndimage import find_objects
 
     total, labels = np.zeros((2, len(masks), len(masks)))
-    boxes = [find_objects(mask, max_label=answers) for mask in masks]
-    for answer in range(1, 1 + answers):
+    boxes = [find_objects(mask, max_label=n_answers) for mask in masks]
+    for answer in range(1, 1 + n_answers):
         box = joint(found[answer - 1] for found in boxes)
         if box is None:
             continue

@@ -108,10 +108,10 @@ class SamplePredictor(Predictor):
 
     def _draw(self, volume: WindowInputs, numbers: Sequence[int], starts: tuple[Triple, ...]) -> list[WindowGroup]:
         """The predictions of one group of windows for each sample."""
-        patches, z_T, queries = self._stacked(volume, starts)
+        patches, z_T, queries = self._group_inputs(volume, starts)
         found: dict[int, Tensor] = {}
         for segmenter, places in self._folds(numbers):
-            found |= zip(places, self._fold(segmenter, patches, z_T[places], queries), strict=True)
+            found |= zip(places, self._probabilities_of_fold(segmenter, patches, z_T[places], queries), strict=True)
         return [WindowGroup(starts, found[place][: len(starts)]) for place in range(len(numbers))]
 
     def _folds(self, numbers: Sequence[int]) -> Iterator[tuple[Segmenter, list[int]]]:

@@ -85,31 +85,32 @@ def examine(
         probabilities: keep a map of each answer's probabilities.
         folder: for the maps; None: they stay in memory.
     """
-    readout, queries, answers = mask_predictor.predictor.readout, selection.queries, len(selection.names)
+    readout, queries = mask_predictor.predictor.readout, selection.queries
+    n_answers = len(selection.names)
     maps = Maps(triple(image.shape[1:]), folder)
     if uncertainty_predictor is not None:
         passes = uncertainty_predictor.predictor.settings.passes
         first = passes / (passes + mask_predictor.predictor.settings.passes)
         follow = part_of(progress, 0, first)
-        for slab in predicted_slabs(uncertainty_predictor.predictor, image, queries, True, answers, follow):
-            _add_uncertainty(maps, _tempered(slab, readout, uncertainty_predictor.calibration, answers), readout)
+        for slab in predicted_slabs(uncertainty_predictor.predictor, image, queries, True, n_answers, follow):
+            _add_uncertainty(maps, _tempered(slab, readout, uncertainty_predictor.calibration, n_answers), readout)
         progress = part_of(progress, first, 1 - first)
     restoring = readout.restoring(transform)
-    sums = SlabVoxelSums(readout, answers) if mask_predictor.calibration != Applied() else None
-    for slab in predicted_slabs(mask_predictor.predictor, image, queries, mask_uncertainty, answers, progress):
-        restoring.add(readout.competing(slab.prediction.probabilities.numpy()))
+    sums = SlabVoxelSums(readout, n_answers) if mask_predictor.calibration != Applied() else None
+    for slab in predicted_slabs(mask_predictor.predictor, image, queries, mask_uncertainty, n_answers, progress):
+        restoring.add(readout.classes_to_compare(slab.prediction.probabilities.numpy()))
         if sums is not None:
             sums.add(slab.prediction.probabilities)
         if not (probabilities or mask_uncertainty):
             continue
-        slab = _tempered(slab, readout, mask_predictor.calibration, answers)  # after the mask, which must not change
+        slab = _tempered(slab, readout, mask_predictor.calibration, n_answers)  # after the mask, which must not change
         if probabilities:
             for name, p in zip(selection.names, slab.prediction.probabilities[1:].numpy(), strict=True):
                 maps.add(probability_map(selection.names, name), slab.first, p)
         if mask_uncertainty:
             _add_uncertainty(maps, slab, readout)
     slots = _postprocessed(restoring.finish(), mask_predictor, queries, transform)
-    slots[slots > answers] = 0  # rivals
+    slots[slots > n_answers] = 0  # rivals
     return ScanResult(slots, None if sums is None else sums.finish(), maps.finish())
 
 
@@ -128,11 +129,11 @@ def predicted_slabs(
     image: Tensor,
     queries: Queries,
     uncertainty: bool = False,
-    answers: int | None = None,
+    n_answers: int | None = None,
     progress: WindowProgress | None = None,
 ) -> Iterator[Slab]:
     """The slabs of a prediction. On a GPU, the next one is computed while one is used."""
-    slabs = predictor.predict_slabs(image, queries, uncertainty, answers, progress=progress)
+    slabs = predictor.predict_slabs(image, queries, uncertainty, n_answers, progress=progress)
     return ahead(slabs, predictor.device.type != "cpu")
 
 
@@ -141,11 +142,11 @@ def part_of(progress: WindowProgress | None, before: float, share: float) -> Win
     return progress and (lambda done, total: progress(total * before + share * done, total))
 
 
-def _tempered(slab: Slab, readout: Readout, calibration: Applied, answers: int) -> Slab:
+def _tempered(slab: Slab, readout: Readout, calibration: Applied, n_answers: int) -> Slab:
     """The slab with temperature scaling, which is applied in place, and with background and answers alone."""
     if calibration.temperature is not None:
         readout.temper(slab.prediction.probabilities.numpy(), calibration.temperature)
-    return replace(slab, prediction=slab.prediction.of(answers, readout))
+    return replace(slab, prediction=slab.prediction.keep_answers(n_answers, readout))
 
 
 def _add_uncertainty(maps: Maps, slab: Slab, readout: Readout) -> None:

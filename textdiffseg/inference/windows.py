@@ -38,9 +38,9 @@ class Prediction:
     between_samples: Tensor | None = None  # (D, H, W) bits
     between_folds: Tensor | None = None  # (D, H, W) bits
 
-    def of(self, answers: int, readout: Readout) -> "Prediction":
-        """Keep the first `answers` classes; add the others to background."""
-        return replace(self, probabilities=readout.answered(self.probabilities, answers, 0))
+    def keep_answers(self, n_answers: int, readout: Readout) -> "Prediction":
+        """Keep background and the answers, the first slots. The other slots count as background."""
+        return replace(self, probabilities=readout.keep_first(self.probabilities, n_answers, 0))
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class WindowInputs:
     image: Tensor  # (C, D, H, W), padded
     noise: Tensor  # (S, k, d, h, w): z_T of each sample
     queries: Queries  # of one sample, on the device
-    answers: int  # leading slots that are kept for uncertainty
+    n_answers: int  # the first slots, which are kept for uncertainty
     uncertainty: bool
     overview: Tensor | None = None  # (1, C, e, e, e): the scan at low resolution, on the device, if the model reads it
 

@@ -105,7 +105,7 @@ def request_of(run: PredictionRun, case: str, inputs: dict[str, str]) -> Request
         calibration=mask.calibration,
         prompts=selection.prompts,
         forced=selection.forced,
-        answers=selection.answers,
+        answers=selection.user_labels,
         text=run.texts[case].entry.hash if case in run.texts else None,
         probabilities=prepared.probabilities,
         uncertainty=prepared.uncertainty,

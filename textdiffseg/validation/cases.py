@@ -115,7 +115,7 @@ def restore_labels(readout: Readout, slabs: Iterable[Slab], case: StoredCase) ->
     """The label number of each voxel (D, H, W) on the file's own grid, from `predict_case`. 0 is background."""
     restoring = readout.restoring(case.record.transform)
     for slab in slabs:
-        restoring.add(readout.competing(slab.prediction.probabilities.numpy()))
+        restoring.add(readout.classes_to_compare(slab.prediction.probabilities.numpy()))
     return value_table(case.record.known)[restoring.finish()]
 
 
