@@ -18,9 +18,9 @@ from textdiffseg.imaging.boxes import joint
 from textdiffseg.inference.medoids import medoids
 from textdiffseg.inference.region import Region
 from textdiffseg.inference.samples import SamplePredictor
-from textdiffseg.inference.scan import WindowProgress, part_of
 from textdiffseg.overlaps import dice_of, intersections
 from textdiffseg.preprocessing.case import TransformRecord
+from textdiffseg.progress import StepProgress, share_of
 from textdiffseg.queries import Queries
 
 MAX_DRAWN_SUMS_BYTES = 1e9  # of the samples that are drawn at once, unless one alone needs more
@@ -63,7 +63,7 @@ def draw_masks(
     transform: TransformRecord,
     queries: Queries,
     n_answers: int,
-    progress: WindowProgress | None = None,
+    progress: StepProgress | None = None,
 ) -> np.ndarray:
     """The masks (S, D, H, W) of all S samples on the scan's own grid. Class q is answer q, and 0 is background.
 
@@ -73,16 +73,16 @@ def draw_masks(
         transform: from the scan's grid to the plan's.
         queries: of one sample.
         n_answers: the number of answers, the first slots. The other slots are rivals, and are not written.
-        progress: called with the share of the work that is done, as (done, total).
+        progress: called with (groups of windows done, all groups), both of one of the passes over the scan.
     """
     samples, classes = predictor.settings.samples, 1 + queries.labels.shape[1]
     readout, at_once = predictor.readout, samples_at_once(classes, predictor.slab_voxels(triple(image.shape[1:])))
     masks = np.zeros((samples, *transform.original_shape), class_type(classes))
     for first in range(0, samples, at_once):
         numbers = range(first, min(first + at_once, samples))
-        follow = part_of(progress, first / samples, len(numbers) / samples)
+        progress_of_some = share_of(progress, first / samples, len(numbers) / samples)
         restoring = [readout.restoring(transform) for _ in numbers]
-        for slabs in predictor.sample_slabs(image, queries, numbers, follow):
+        for slabs in predictor.sample_slabs(image, queries, numbers, progress_of_some):
             for one, slab in zip(restoring, slabs, strict=True):
                 one.add(readout.classes_to_compare(slab.prediction.probabilities.numpy()))
         for number, one in zip(numbers, restoring, strict=True):
@@ -108,7 +108,7 @@ class AlternativeChoice:
         transform: TransformRecord,
         queries: Queries,
         values: tuple[int, ...],
-        progress: WindowProgress | None,
+        progress: StepProgress | None,
     ) -> tuple[Alternative, ...]:
         """The alternatives of an image (C, D, H, W) on the plan's grid. `values`: of the answers in the masks."""
         masks = draw_masks(self.predictor, image, transform, queries, len(values), progress)

@@ -5,7 +5,6 @@ that hold a voxel near this mask (`Region`). A voxel near the mask gets all of i
 those of a whole prediction. Voxels in no window are background.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 
@@ -16,6 +15,7 @@ from plans.errors import listed
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import Selection
 from textdiffseg.inference.region import Region
+from textdiffseg.progress import StepProgress
 
 NOTHING_FOUND = (
     "Low resolution found nothing in this scan, so full resolution was not computed. To compute it everywhere: "
@@ -43,9 +43,7 @@ class Sighting:
         )
 
 
-def search(
-    predictor: Predictor, image: Tensor, selection: Selection, progress: Callable[[int, int], None] | None = None
-) -> Sighting:
+def search(predictor: Predictor, image: Tensor, selection: Selection, progress: StepProgress | None = None) -> Sighting:
     """What a low-resolution model finds in an image (C, D, H, W) on its grid.
 
     Args:

@@ -32,9 +32,9 @@ from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import encode_texts, select_answers, select_labels
 from textdiffseg.inference.result import Result
 from textdiffseg.inference.samples import SamplePredictor
-from textdiffseg.inference.scan import CalibratedPredictor, WindowProgress, follow
+from textdiffseg.inference.scan import CalibratedPredictor, window_reporter
 from textdiffseg.inference.segmenting import PreparedModel, PreparedScan, SegmentOptions
-from textdiffseg.progress import Cancel, OnProgress, never, silent
+from textdiffseg.progress import Cancel, OnProgress, StepProgress, never, silent
 from textdiffseg.resources import choose_device, is_out_of_memory
 from textdiffseg.text.case_texts import CaseText
 
@@ -228,7 +228,7 @@ class Model:
             alternatives=alternatives,
         )
         prepared, encoded = self.prepare(options), self._encoded(text, options)
-        return self._segmented(prepared, scan, encoded, follow(progress, cancel), spacing, affine, series)
+        return self._segmented(prepared, scan, encoded, window_reporter(progress, cancel), spacing, affine, series)
 
     def segment_each(
         self, scans: Iterable["Scan"], options: SegmentOptions | None = None
@@ -260,7 +260,7 @@ class Model:
         prepared: PreparedModel,
         scan: "Scan",
         text: CaseText | None = None,
-        progress: WindowProgress | None = None,
+        progress: StepProgress | None = None,
         spacing: Sequence[float] | None = None,
         affine: np.ndarray | None = None,
         series: str | None = None,

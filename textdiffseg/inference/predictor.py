@@ -12,7 +12,7 @@ the CPU, the result is thus bitwise independent of the order in which they are c
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, combinations
 from pathlib import Path
@@ -41,6 +41,7 @@ from textdiffseg.inference.windows import (
 from textdiffseg.networks.model import SegmentationNetwork, can_sample
 from textdiffseg.overview import reduced
 from textdiffseg.precision import gpu_has_bfloat16
+from textdiffseg.progress import StepProgress
 from textdiffseg.queries import Queries
 from textdiffseg.randomness import torch_generator
 from textdiffseg.readout import readout_of
@@ -116,7 +117,7 @@ class Predictor:
         uncertainty: bool = False,
         n_answers: int | None = None,
         order: Sequence[int] | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: StepProgress | None = None,
     ) -> Prediction:
         """The prediction of a whole image: probabilities (1 + Q, D, H, W), and uncertainty on request.
 
@@ -133,7 +134,7 @@ class Predictor:
         uncertainty: bool = False,
         n_answers: int | None = None,
         order: Sequence[int] | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: StepProgress | None = None,
     ) -> Iterator[Slab]:
         """The prediction of an image, slab by slab along D. Only sums over one patch along D are kept.
 

@@ -13,7 +13,7 @@ Memory: r of the samples that are drawn at once, on the host, as much as their n
 windows apart. The windows have one order; so there is no other one that could change the result.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
@@ -26,6 +26,7 @@ from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.tiling import Tiling
 from textdiffseg.inference.windows import Slab, WindowGroup, WindowInputs
 from textdiffseg.networks.model import SegmentationNetwork
+from textdiffseg.progress import StepProgress
 from textdiffseg.queries import Queries
 from textdiffseg.randomness import torch_generator
 from textdiffseg.segmenter import Segmenter
@@ -81,7 +82,7 @@ class SamplePredictor(Predictor):
         image: Tensor,
         queries: Queries,
         numbers: Sequence[int],
-        progress: Callable[[int, int], None] | None = None,
+        progress: StepProgress | None = None,
     ) -> Iterator[tuple[Slab, ...]]:
         """The samples of an image, slab by slab along D. Raises `UserError` if the network's output is not finite.
 

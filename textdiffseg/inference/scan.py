@@ -5,7 +5,7 @@ They are predicted separately, so that `uncertainty` does not change the mask. I
 diffusion, one prediction gives both. Volumes and the expected Dice come from the prediction of the mask.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,11 +25,9 @@ from textdiffseg.inference.region import Region
 from textdiffseg.inference.volumes import SlabVoxelSums, VoxelSums
 from textdiffseg.inference.windows import Slab
 from textdiffseg.preprocessing.case import TransformRecord
-from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent
+from textdiffseg.progress import Cancel, OnProgress, StepProgress, share_of, step_reporter
 from textdiffseg.queries import Queries
 from textdiffseg.readout import Readout
-
-WindowProgress = Callable[[float, float], None]  # called with (done, total), in groups of windows
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ def examine(
     mask_predictor: CalibratedPredictor,
     uncertainty_predictor: CalibratedPredictor | None = None,
     mask_uncertainty: bool = False,
-    progress: WindowProgress | None = None,
+    progress: StepProgress | None = None,
     probabilities: bool = False,
     folder: Path | None = None,
 ) -> ScanResult:
@@ -91,10 +89,12 @@ def examine(
     if uncertainty_predictor is not None:
         passes = uncertainty_predictor.predictor.settings.passes
         first = passes / (passes + mask_predictor.predictor.settings.passes)
-        follow = part_of(progress, 0, first)
-        for slab in predicted_slabs(uncertainty_predictor.predictor, image, queries, True, n_answers, follow):
+        uncertainty_progress = share_of(progress, 0, first)
+        for slab in predicted_slabs(
+            uncertainty_predictor.predictor, image, queries, True, n_answers, uncertainty_progress
+        ):
             _add_uncertainty(maps, _tempered(slab, readout, uncertainty_predictor.calibration, n_answers), readout)
-        progress = part_of(progress, first, 1 - first)
+        progress = share_of(progress, first, 1 - first)
     restoring = readout.restoring(transform)
     sums = SlabVoxelSums(readout, n_answers) if mask_predictor.calibration != Applied() else None
     for slab in predicted_slabs(mask_predictor.predictor, image, queries, mask_uncertainty, n_answers, progress):
@@ -130,16 +130,11 @@ def predicted_slabs(
     queries: Queries,
     uncertainty: bool = False,
     n_answers: int | None = None,
-    progress: WindowProgress | None = None,
+    progress: StepProgress | None = None,
 ) -> Iterator[Slab]:
     """The slabs of a prediction. On a GPU, the next one is computed while one is used."""
     slabs = predictor.predict_slabs(image, queries, uncertainty, n_answers, progress=progress)
     return ahead(slabs, predictor.device.type != "cpu")
-
-
-def part_of(progress: WindowProgress | None, before: float, share: float) -> WindowProgress | None:
-    """The progress of one of several passes. It starts at the fraction `before` and takes the fraction `share`."""
-    return progress and (lambda done, total: progress(total * before + share * done, total))
 
 
 def _tempered(slab: Slab, readout: Readout, calibration: Applied, n_answers: int) -> Slab:
@@ -158,12 +153,6 @@ def _add_uncertainty(maps: Maps, slab: Slab, readout: Readout) -> None:
     maps.add("uncertainty/between_folds", slab.first, prediction.between_folds.numpy())
 
 
-def follow(progress: OnProgress, cancel: Cancel, detail: str = "") -> WindowProgress:
+def window_reporter(progress: OnProgress, cancel: Cancel, detail: str = "") -> StepProgress:
     """A callback that reports each group of windows. It raises `Cancelled` if `cancel` returns True."""
-
-    def after(done: float, total: float) -> None:
-        progress(ProgressEvent("Predict", done, total, "window", detail))
-        if cancel():
-            raise Cancelled("The prediction was stopped.")
-
-    return after
+    return step_reporter(progress, cancel, "Predict", "window", "The prediction was stopped.", detail)

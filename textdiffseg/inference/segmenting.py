@@ -22,9 +22,10 @@ from textdiffseg.inference.measures import expected_dice_of, structures_of, volu
 from textdiffseg.inference.prompting import Selection, caution
 from textdiffseg.inference.region import Region
 from textdiffseg.inference.result import Result
-from textdiffseg.inference.scan import CalibratedPredictor, ScanResult, WindowProgress, examine, part_of
+from textdiffseg.inference.scan import CalibratedPredictor, ScanResult, examine
 from textdiffseg.precision import cuda_kernels
 from textdiffseg.preprocessing.case import TransformRecord, preprocess_image
+from textdiffseg.progress import StepProgress, share_of
 from textdiffseg.text.case_texts import CaseText
 
 EMPTY_NOTE = "The mask is empty: no label was found in this scan."
@@ -135,7 +136,7 @@ class PreparedModel:
         self,
         scan: PreparedScan,
         text: CaseText | None = None,
-        progress: WindowProgress | None = None,
+        progress: StepProgress | None = None,
         folder: Path | None = None,
     ) -> Result:
         """The segmentation of a scan.
@@ -155,8 +156,9 @@ class PreparedModel:
         chosen: tuple[Alternative, ...] = ()
         if self.alternatives is not None:
             share = self.alternatives.predictor.settings.passes / self.passes
-            follow, progress = part_of(progress, 0, share), part_of(progress, share, 1 - share)
-            chosen = self.alternatives(scan.image, scan.transform, selection.queries, selection.values, follow)
+            drawing = share_of(progress, 0, share)
+            progress = share_of(progress, share, 1 - share)
+            chosen = self.alternatives(scan.image, scan.transform, selection.queries, selection.values, drawing)
             notes = (*notes, *self.alternatives.notes(len(chosen)))
         scanned = examine(
             scan.image,
@@ -176,21 +178,21 @@ class PreparedModel:
         guide: "PreparedModel",
         scan: PreparedScan,
         text: CaseText | None,
-        progress: WindowProgress | None,
+        progress: StepProgress | None,
         folder: Path | None,
     ) -> Result:
         """The segmentation of a scan, computed only where the guide finds something."""
         assert scan.low is not None, "expected a scan that was read for the guide"
-        waiting = progress and (lambda done, total: progress(0, total))  # how much follows is not known yet
+        waiting = share_of(progress, 0, 0)  # how much follows is not known yet
         sighting = guide.look(scan.low, text, waiting)
         near = self.near(sighting.region)
         first, rest = guide.work(scan.low), near.work(scan.image)
         if progress:
             progress(first, first + rest)
-        follow = part_of(progress, first / (first + rest), rest / (first + rest))
-        return near.run(replace(scan, notes=(*scan.notes, *sighting.notes), low=None), text, follow, folder)
+        remaining = share_of(progress, first / (first + rest), rest / (first + rest))
+        return near.run(replace(scan, notes=(*scan.notes, *sighting.notes), low=None), text, remaining, folder)
 
-    def look(self, image: Tensor, text: CaseText | None, progress: WindowProgress | None) -> Sighting:
+    def look(self, image: Tensor, text: CaseText | None, progress: StepProgress | None) -> Sighting:
         """What this model, as a guide, finds in an image (C, D, H, W) on its grid."""
         text = text if self.plan.reads_texts else None
         return search(self.mask_predictor.predictor, image, self._selection(text), progress)

@@ -12,7 +12,7 @@ from textdiffseg.files import write_record
 from textdiffseg.imaging.volume import Volume
 from textdiffseg.inference.memory import Kept, no_memory, refuse_too_large
 from textdiffseg.inference.result import Result
-from textdiffseg.inference.scan import follow
+from textdiffseg.inference.scan import window_reporter
 from textdiffseg.inference.segmenting import PreparedScan
 from textdiffseg.progress import Cancel, OnProgress
 from textdiffseg.resources import is_out_of_memory
@@ -122,12 +122,12 @@ def read(run: PredictionRun, work: Work) -> Work:
 def segment(run: PredictionRun, work: Work, progress: OnProgress, cancel: Cancel, folder: Path | None) -> Work:
     """Segment the scan. `folder`: for its maps; None: it has none."""
     assert work.scan is not None, "expected a scan that was read"
-    following = follow(progress, cancel, work.case)
-    following(0, 1)  # the bar is there before the first window is done
+    report_windows = window_reporter(progress, cancel, work.case)
+    report_windows(0, 1)  # the bar is there before the first window is done
     inner = None if folder is None else folder / work.case
     if inner is not None:
         inner.mkdir()
-    result = run.prepared.run(work.scan, run.texts.get(work.case), following, inner)
+    result = run.prepared.run(work.scan, run.texts.get(work.case), report_windows, inner)
     return replace(work, scan=None, result=result)
 
 

@@ -25,13 +25,13 @@ from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.scan import predicted_slabs
 from textdiffseg.inference.windows import Slab
 from textdiffseg.networks.model import can_sample
+from textdiffseg.progress import StepProgress
 from textdiffseg.queries import Queries
 from textdiffseg.readout import Readout
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
 from textdiffseg.text.places import stored_case_texts
 
-WindowProgress = Callable[[float, float], None]  # called with (done, total)
 Item = TypeVar("Item")
 
 
@@ -65,7 +65,7 @@ def predict_case(
     predictor: Predictor,
     case: StoredCase,
     bank: TextBank,
-    progress: WindowProgress | None = None,
+    progress: StepProgress | None = None,
     first_window: bool = False,
     degradation: tuple[str, int] | None = None,
 ) -> Iterator[Slab]:
@@ -104,11 +104,6 @@ def queries_of(plan: Plan, case: StoredCase, bank: TextBank) -> Queries:
         texts = read_case_texts(stored_case_texts(PreprocessedFolder(case.folder.parent), plan), bank, [name])
         queries = queries.with_tokens([texts.get(name)])
     return queries
-
-
-def within(progress: WindowProgress | None, before: float, share: float, total: float) -> WindowProgress | None:
-    """The progress of one of several predictions. It starts at the fraction `before` and takes the fraction `share`."""
-    return progress and (lambda done, of: progress(total * (before + share * done / of), total))
 
 
 def restore_labels(readout: Readout, slabs: Iterable[Slab], case: StoredCase) -> np.ndarray:

@@ -15,14 +15,13 @@ from textdiffseg.folds.sampling import Sampling, read_sampling
 from textdiffseg.folds.weights import hash_weights
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.windows import Slab
+from textdiffseg.progress import StepProgress, share_of
 from textdiffseg.validation.calibrate import store_fit
 from textdiffseg.validation.cases import (
-    WindowProgress,
     load_fold,
     predict_case,
     restore_labels,
     score_labels,
-    within,
     write_mask,
 )
 from textdiffseg.validation.degrading import DEGRADED_SHARE, MIN_DEGRADED_SECONDS, add_degraded
@@ -40,8 +39,8 @@ def validate_fold(
     device: str = "cpu",
     sampling: Sampling | None = None,
     calibrate: bool = False,
-    progress: WindowProgress | None = None,
-    degrading: WindowProgress | None = None,
+    progress: StepProgress | None = None,
+    degrading: StepProgress | None = None,
 ) -> Summary:
     """The scores of a fold's stored cases on their files' own grids. They are written to validation/summary.json.
 
@@ -64,9 +63,9 @@ def validate_fold(
     for number, case_id in enumerate(case_ids):
         case = open_case(preprocessed, case_id, predictor.plan)
         before, share = sum(windows[:number]) / sum(windows), windows[number] / sum(windows)
-        follow = within(progress, before, share, len(case_ids))
+        case_progress = share_of(progress, before, share, len(case_ids))
         entropy = EntropyMap(triple(case.record.shape))
-        slabs = _kept(entropy, predictor, predict_case(predictor, case, bank, progress=follow))
+        slabs = _kept(entropy, predictor, predict_case(predictor, case, bank, progress=case_progress))
         labels = restore_labels(predictor.readout, evidence.passing(slabs, case) if calibrate else slabs, case)
         scores.append(score_labels(predictor.plan, case, labels, surfaces=True, lesions=True))
         write_mask(fold.mask(case_id), labels, predictor.plan, case)
