@@ -89,10 +89,8 @@ def examine(
     if uncertainty_predictor is not None:
         passes = uncertainty_predictor.predictor.settings.passes
         first = passes / (passes + mask_predictor.predictor.settings.passes)
-        uncertainty_progress = share_of(progress, 0, first)
-        for slab in predicted_slabs(
-            uncertainty_predictor.predictor, image, queries, True, n_answers, uncertainty_progress
-        ):
+        sampling = share_of(progress, 0, first)
+        for slab in predicted_slabs(uncertainty_predictor.predictor, image, queries, True, n_answers, sampling):
             _add_uncertainty(maps, _tempered(slab, readout, uncertainty_predictor.calibration, n_answers), readout)
         progress = share_of(progress, first, 1 - first)
     restoring = readout.restoring(transform)

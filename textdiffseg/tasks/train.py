@@ -127,7 +127,7 @@ def _train(
 def _finished(fold: FoldFolder) -> str:
     """The report on a finished fold: its training, and how to train it longer."""
     progress = read_progress(fold)
-    done = progress and f"{progress.epochs} epochs, {progress.seconds / 60:.3g} minutes"
+    done = None if progress is None else f"{progress.epochs} epochs, {progress.seconds / 60:.3g} minutes"
     return (
         f"{fold.path} is trained ({done}) and validated. Nothing is left to do. To train it longer, give "
         "more --epochs or --max-minutes; to validate it again, --val."
