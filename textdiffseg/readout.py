@@ -21,7 +21,7 @@ from torch import Tensor
 from plans.plan import Plan
 from textdiffseg.diffusion.losses import region_loss, segmentation_loss
 from textdiffseg.imaging.classes import Choice, last_above_half, most_probable
-from textdiffseg.preprocessing.case import Restoring, TransformRecord, restore
+from textdiffseg.preprocessing.case import Restoring, TransformRecord
 from textdiffseg.queries import Queries
 from textdiffseg.regions import masks as region_masks
 from textdiffseg.regions import members, region_logits, written
@@ -97,10 +97,6 @@ class Readout(ABC):
     def restoring(self, transform: TransformRecord) -> Restoring:
         """Computes the winning class of each voxel of the scan's own grid, from slabs of `classes_to_compare`."""
         return Restoring(transform, self.class_rule)
-
-    def restore(self, p: np.ndarray, transform: TransformRecord) -> np.ndarray:
-        """p (1 + Q, D, H, W) on the plan's grid -> the winning class (D, H, W) int16 on the scan's own grid."""
-        return restore(self.classes_to_compare(p), transform, self.class_rule)
 
     @abstractmethod
     def calibration_voxels(self, voxels: SampledVoxels, known: Sequence[int]) -> SampledVoxels:

@@ -108,7 +108,9 @@ def test_the_restored_mask_equals_the_winner_on_the_plan_s_grid(exclusive, neste
     logits = 2 * torch.randn(1, 3, *same.shape, generator=torch.Generator().manual_seed(1))
     for readout in (exclusive, nested):
         p = readout.probabilities(logits)[0]
-        restored = same.orientation.apply(readout.restore(p.numpy(), same))
+        restoring = readout.restoring(same)
+        restoring.add(readout.classes_to_compare(p.numpy()))
+        restored = same.orientation.apply(restoring.finish())
         assert np.array_equal(restored, readout.winner(p).numpy())
         assert set(np.unique(restored)) == {0, 1, 2}
 

@@ -15,7 +15,6 @@ import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, combinations
-from pathlib import Path
 from typing import Self
 
 import torch
@@ -23,10 +22,8 @@ from torch import Tensor
 
 from plans.errors import UserError
 from plans.geometry import Triple, triple
-from plans.layout import Checkpoint
 from plans.plan import Plan
-from textdiffseg.folds.ensemble import load_ensemble
-from textdiffseg.folds.sampling import Settings, settings_of
+from textdiffseg.folds.sampling import Settings
 from textdiffseg.inference.region import Region
 from textdiffseg.inference.room import DeviceRoom
 from textdiffseg.inference.tiling import Tiling, tile
@@ -83,14 +80,6 @@ class Predictor:
             raise ValueError(f"preset {self.plan.preset} has no diffusion: steps must be 0 and samples 1")
         if settings.steps and not can_sample(self.networks):
             raise UserError(UNTRAINED)
-
-    @classmethod
-    def from_folder(
-        cls, folder: Path, folds: Sequence[str] | None = None, checkpoint: Checkpoint = "best", device: str = "cpu"
-    ) -> "Predictor":
-        """A predictor of the trained folds in `folder`, with the settings that validation chose."""
-        ensemble = load_ensemble(Path(folder), folds, checkpoint, device)
-        return cls(ensemble.networks, settings_of(ensemble.plan, ensemble.sampling), device)
 
     def near(self, region: Region) -> Self:
         """The same predictor for one image: it computes only the windows that touch a region of the image."""

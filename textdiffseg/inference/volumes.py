@@ -106,13 +106,6 @@ class SlabVoxelSums:
         return VoxelSums(self._levels, soft_dice, voxels)
 
 
-def sum_voxels(probabilities: Tensor, readout: Readout) -> VoxelSums:
-    """The sums over p (1 + Q, D, H, W) of all slots."""
-    sums = SlabVoxelSums(readout, len(probabilities) - 1)
-    sums.add(probabilities)
-    return sums.finish()
-
-
 def _by_level(p: np.ndarray) -> np.ndarray:
     """The number of voxels of p (D, H, W) in each bin of logit p. The last bin also holds all larger ones."""
     p = p[p > MIN_P].astype(np.float64)

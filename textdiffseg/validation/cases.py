@@ -18,7 +18,7 @@ from textdiffseg.data.store import StoredCase
 from textdiffseg.degradations import degrade
 from textdiffseg.evaluation.metrics import CaseScores, score_case
 from textdiffseg.evaluation.raters import mean_over_raters
-from textdiffseg.folds.sampling import Sampling, Settings, read_sampling, settings_of, settings_of_uncertainty
+from textdiffseg.folds.sampling import Sampling, Settings, read_sampling, settings_of
 from textdiffseg.folds.weights import load_network
 from textdiffseg.inference.alternatives import value_table
 from textdiffseg.inference.predictor import Predictor
@@ -35,15 +35,10 @@ from textdiffseg.text.places import stored_case_texts
 Item = TypeVar("Item")
 
 
-def load_fold(
-    fold: FoldFolder, device: str, sampling: Sampling, uncertainty: bool = False
-) -> tuple[Predictor, TextBank]:
-    """A predictor of one fold and the fold's words. `sampling` is applied to masks, or to uncertainty."""
+def load_fold(fold: FoldFolder, device: str, sampling: Sampling) -> tuple[Predictor, TextBank]:
+    """A predictor of one fold's masks, and the fold's words."""
     network = load_network(fold, device=device)
-    settings = settings_of(network.plan, sampling)
-    if uncertainty:
-        settings = settings_of_uncertainty(network.plan, settings)
-    return Predictor([network], settings, device), TextBank.load(fold.words)
+    return Predictor([network], settings_of(network.plan, sampling), device), TextBank.load(fold.words)
 
 
 def load_samplers(

@@ -11,7 +11,7 @@ from textdiffseg.evaluation.metrics import CaseScores
 from textdiffseg.evaluation.report import Summary, summarise
 from textdiffseg.files import write_record
 from textdiffseg.folds.entropy import EntropyMap
-from textdiffseg.folds.sampling import Sampling, read_sampling
+from textdiffseg.folds.sampling import read_sampling
 from textdiffseg.folds.weights import hash_weights
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.windows import Slab
@@ -37,7 +37,6 @@ def validate_fold(
     preprocessed: Path,
     case_ids: Sequence[str],
     device: str = "cpu",
-    sampling: Sampling | None = None,
     calibrate: bool = False,
     progress: StepProgress | None = None,
     degrading: StepProgress | None = None,
@@ -49,14 +48,13 @@ def validate_fold(
         preprocessed: the folder of the preprocessed data set.
         case_ids: the cases to predict.
         device: "cpu" or "cuda".
-        sampling: None: that of sampling.json.
         calibrate: fit a calibration to the predictions and write calibration.json, and try postprocessing steps and
             write postprocessing.json. Only for cases that the fold was not trained on. Then some degraded scans of
             these cases are predicted, too (`degrading.add_degraded`).
         progress: called with (cases done, all cases).
         degrading: called with (degraded scans done, all degraded scans).
     """
-    predictor, bank = load_fold(fold, device, sampling or read_sampling(fold))
+    predictor, bank = load_fold(fold, device, read_sampling(fold))
     scores, evidence, steps = [], Evidence(predictor.plan, predictor.settings), PostprocessingEvidence(predictor.plan)
     began = time.perf_counter()
     windows = [predictor.windows(triple(read_record(preprocessed, case_id).shape)) for case_id in case_ids]

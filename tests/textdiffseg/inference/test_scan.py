@@ -16,7 +16,7 @@ from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import select_labels
 from textdiffseg.inference.scan import CalibratedPredictor, ScanResult, examine
 from textdiffseg.inference.segmenting import PreparedModel
-from textdiffseg.inference.volumes import VoxelSums, sum_voxels
+from textdiffseg.inference.volumes import SlabVoxelSums, VoxelSums
 from textdiffseg.preprocessing.case import preprocess_image
 from textdiffseg.readout import readout_of
 
@@ -93,7 +93,9 @@ def sums_of(plan, *p_and_voxels):
     for slot, (value, voxels) in enumerate(p_and_voxels, start=1):
         p[slot, 0, 0, 300 * slot : 300 * slot + voxels] = value
     p[0] = 1 - p[1:].sum(0)
-    return sum_voxels(p, readout_of(plan))
+    sums = SlabVoxelSums(readout_of(plan), 2)
+    sums.add(p)
+    return sums.finish()
 
 
 def test_an_interval_is_widened_and_holds_the_mask_s_own_volume(plan, bank, scan):
