@@ -97,7 +97,7 @@ def reduced(image: Sliced, edge: int) -> Tensor:
     return torch.cat(planes, dim=1)
 
 
-def places(shape: Triple, start: Triple, patch: Triple, cells: int, matrix: np.ndarray | None = None) -> Tensor:
+def cell_offsets(shape: Triple, start: Triple, patch: Triple, cells: int, matrix: np.ndarray | None = None) -> Tensor:
     """The offsets (t, t, t, 3) float32 of t = `cells` coarse cells along each axis from a window's centre.
 
     An offset of 1 is one window edge. The axes are (D, H, W).

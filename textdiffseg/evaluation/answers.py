@@ -51,7 +51,7 @@ class PredictedLabels(Record):
     alternatives: tuple[PredictedAlternative, ...] = ()
 
     @classmethod
-    def beside(cls, segmentation: Path) -> "PredictedLabels | None":
+    def read_for(cls, segmentation: Path) -> "PredictedLabels | None":
         """The manifest of a segmentation. It is empty if no JSON file exists, and None if another program wrote it."""
         path = manifest_path(segmentation)
         if not path.is_file():

@@ -125,7 +125,7 @@ def read_annotations(
 
 def _manifests(pairs: Mapping[str, Pair]) -> tuple[dict[str, PredictedLabels], list[str]]:
     """The manifest of each prediction, empty if there is none, and a note about JSON files of other programs."""
-    found = {case: PredictedLabels.beside(pair.prediction) for case, pair in pairs.items()}
+    found = {case: PredictedLabels.read_for(pair.prediction) for case, pair in pairs.items()}
     foreign = listed([f"{case}.json" for case, one in found.items() if one is None])
     note = f"tds_predict did not write these JSON files beside predictions, so they were not read: {foreign}."
     return {case: one or PredictedLabels() for case, one in found.items()}, [note] if foreign else []

@@ -24,7 +24,7 @@ NOTHING_FOUND = (
 
 
 @dataclass(frozen=True)
-class Sighting:
+class GuideResult:
     """What the search at low resolution found in a scan."""
 
     region: Region
@@ -43,7 +43,9 @@ class Sighting:
         )
 
 
-def search(predictor: Predictor, image: Tensor, selection: Selection, progress: StepProgress | None = None) -> Sighting:
+def find_region(
+    predictor: Predictor, image: Tensor, selection: Selection, progress: StepProgress | None = None
+) -> GuideResult:
     """What a low-resolution model finds in an image (C, D, H, W) on its grid.
 
     Args:
@@ -59,4 +61,4 @@ def search(predictor: Predictor, image: Tensor, selection: Selection, progress: 
             seen[answer] |= bool(mask.any())
             found[slab.first : slab.first + p.shape[1]] |= mask.numpy()
     missing = tuple(name for name, one in zip(selection.names, seen, strict=True) if not one)
-    return Sighting(Region(found), missing)
+    return GuideResult(Region(found), missing)

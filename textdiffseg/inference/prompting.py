@@ -53,14 +53,12 @@ def slots_of_all(plan: Plan, numbers: Sequence[int]) -> list[list[int]]:
     """
     written = dict(enumerate(plan.written_numbers, start=1))
     values = dict(enumerate(map(set, plan.parts), start=1))
-    return [
-        [
-            other
-            for other, other_number in enumerate(numbers, start=1)
-            if other == slot or written.get(other_number) in values.get(number, ())
-        ]
-        for slot, number in enumerate(numbers, start=1)
-    ]
+    members = []
+    for slot, number in enumerate(numbers, start=1):
+        own = values.get(number, set())
+        slots = enumerate(numbers, start=1)
+        members.append([other for other, of_other in slots if other == slot or written.get(of_other) in own])
+    return members
 
 
 def select_labels(

@@ -17,7 +17,7 @@ from textdiffseg.folds.sampling import Effort
 from textdiffseg.imaging.on_device import products_on
 from textdiffseg.imaging.volume import Volume, notes_on_channels
 from textdiffseg.inference.alternatives import Alternative, AlternativeChoice, check_count, value_table
-from textdiffseg.inference.guide import Sighting, search
+from textdiffseg.inference.guide import GuideResult, find_region
 from textdiffseg.inference.measures import expected_dice_of, structures_of, volumes_of
 from textdiffseg.inference.prompting import Selection, caution
 from textdiffseg.inference.region import Region
@@ -184,18 +184,18 @@ class PreparedModel:
         """The segmentation of a scan, computed only where the guide finds something."""
         assert scan.low is not None, "expected a scan that was read for the guide"
         waiting = share_of(progress, 0, 0)  # how much follows is not known yet
-        sighting = guide.look(scan.low, text, waiting)
-        near = self.near(sighting.region)
+        found = guide.guide_region(scan.low, text, waiting)
+        near = self.near(found.region)
         first, rest = guide.work(scan.low), near.work(scan.image)
         if progress:
             progress(first, first + rest)
         remaining = share_of(progress, first / (first + rest), rest / (first + rest))
-        return near.run(replace(scan, notes=(*scan.notes, *sighting.notes), low=None), text, remaining, folder)
+        return near.run(replace(scan, notes=(*scan.notes, *found.notes), low=None), text, remaining, folder)
 
-    def look(self, image: Tensor, text: CaseText | None, progress: StepProgress | None) -> Sighting:
+    def guide_region(self, image: Tensor, text: CaseText | None, progress: StepProgress | None) -> GuideResult:
         """What this model, as a guide, finds in an image (C, D, H, W) on its grid."""
         text = text if self.plan.reads_texts else None
-        return search(self.mask_predictor.predictor, image, self._selection(text), progress)
+        return find_region(self.mask_predictor.predictor, image, self._selection(text), progress)
 
     def near(self, region: Region) -> "PreparedModel":
         """The same without a guide, for one scan: only windows that touch a region of the scan are computed."""

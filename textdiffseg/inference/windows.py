@@ -18,7 +18,7 @@ from plans.errors import UserError
 from plans.geometry import Triple
 from plans.planning.memory import bytes_per_sum, slab_bytes
 from textdiffseg.inference.tiling import Tiling, importance
-from textdiffseg.overview import Overview, places
+from textdiffseg.overview import Overview, cell_offsets
 from textdiffseg.queries import Queries
 from textdiffseg.readout import Readout
 from textdiffseg.resources import is_out_of_memory
@@ -96,7 +96,7 @@ class WindowInputs:
         """The overviews of the windows at `starts`, with `cells` tokens along each axis."""
         assert self.overview is not None, "expected an overview"
         tiling, device = self.tiling, self.overview.device
-        where = [places(tiling.shape, tiling.in_volume(start), tiling.patch, cells) for start in starts]
+        where = [cell_offsets(tiling.shape, tiling.in_volume(start), tiling.patch, cells) for start in starts]
         image = self.overview.expand(len(starts), *self.overview.shape[1:])
         known = torch.ones(len(starts), dtype=torch.bool, device=device)
         return Overview(image, torch.stack(where).to(device), known)

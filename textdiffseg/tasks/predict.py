@@ -17,7 +17,7 @@ from threading import Event
 
 from plans.errors import UserError, listed, merged
 from plans.file_names import is_image_name, manifest_path, split_ending, written_ending
-from plans.layout import BESIDE, Checkpoint, Conversion
+from plans.layout import EXTRA_FOLDERS, Checkpoint, Conversion
 from plans.plan import Plan
 from plans.raw.case_list import CaseList
 from plans.raw.dataset import is_plain_name
@@ -168,7 +168,7 @@ def output_place(out: Path, scans: int) -> tuple[Path, str | None]:
             pass
     except OSError as error:
         raise UserError(f"{out} cannot be made or written ({error.strerror}). Choose another folder.") from None
-    sweep([out, *(out / maps for maps in BESIDE)])
+    sweep([out, *(out / name for name in EXTRA_FOLDERS)])
     return out, name
 
 
@@ -180,7 +180,7 @@ def report_unsearched(source: str | Path | CaseList, scans: Scans, out: Path, re
         return
     source = path_of(source)
     searched = {path for paths in scans.values() for path in paths}
-    made = {place.resolve() for place in (out, *(out / maps for maps in BESIDE))}
+    made = {place.resolve() for place in (out, *(out / name for name in EXTRA_FOLDERS))}
     if found := [path.name for path in unsearched_folders(source, searched | made, is_output)]:
         report(f"Note: the scans in these folders of {source} are not predicted: {listed(found)}. Give each with -i.")
 

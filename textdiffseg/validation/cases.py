@@ -13,7 +13,7 @@ import torch
 from plans.errors import UserError
 from plans.layout import FoldFolder, PreprocessedFolder
 from plans.plan import Plan
-from textdiffseg.data.sampling import full_query, words_beside
+from textdiffseg.data.sampling import context_query, full_query
 from textdiffseg.data.store import StoredCase
 from textdiffseg.degradations import degrade
 from textdiffseg.evaluation.metrics import CaseScores, score_case
@@ -94,7 +94,7 @@ def queries_of(plan: Plan, case: StoredCase, bank: TextBank) -> Queries:
     The words of all other labels are read, too, as in a prediction of all labels.
     """
     name, known = case.record.case, case.record.known
-    queries = bank.queries([full_query(known)], beside=[words_beside(plan, known)])
+    queries = bank.queries([full_query(known)], context_labels=[context_query(plan, known)])
     if plan.reads_texts:
         texts = read_case_texts(stored_case_texts(PreprocessedFolder(case.folder.parent), plan), bank, [name])
         queries = queries.with_tokens([texts.get(name)])
