@@ -73,20 +73,22 @@ def draw_masks(
         transform: from the scan's grid to the plan's.
         queries: of one sample.
         n_answers: the number of answers, the first slots. The other slots are rivals, and are not written.
-        progress: called with (groups of windows done, all groups), both of one of the passes over the scan.
+        progress: called with (done, total), in groups of windows of one pass over the scan. Their ratio is the share
+            of the work on all samples that is done.
     """
-    samples, classes = predictor.settings.samples, 1 + queries.labels.shape[1]
-    readout, at_once = predictor.readout, samples_at_once(classes, predictor.slab_voxels(triple(image.shape[1:])))
+    samples, readout = predictor.settings.samples, predictor.readout
+    classes = 1 + queries.labels.shape[1]
+    at_once = samples_at_once(classes, predictor.slab_voxels(triple(image.shape[1:])))
     masks = np.zeros((samples, *transform.original_shape), class_type(classes))
     for first in range(0, samples, at_once):
         numbers = range(first, min(first + at_once, samples))
         progress_of_some = share_of(progress, first / samples, len(numbers) / samples)
         restoring = [readout.restoring(transform) for _ in numbers]
         for slabs in predictor.sample_slabs(image, queries, numbers, progress_of_some):
-            for one, slab in zip(restoring, slabs, strict=True):
-                one.add(readout.classes_to_compare(slab.prediction.probabilities.numpy()))
-        for number, one in zip(numbers, restoring, strict=True):
-            slots = one.finish()
+            for mask, slab in zip(restoring, slabs, strict=True):
+                mask.add(readout.classes_to_compare(slab.prediction.probabilities.numpy()))
+        for number, mask in zip(numbers, restoring, strict=True):
+            slots = mask.finish()
             masks[number] = np.where(slots > n_answers, 0, slots)  # rivals are background
     return masks
 
@@ -132,8 +134,8 @@ def choose_alternatives(masks: np.ndarray, values: tuple[int, ...], count: int) 
         count: of alternatives.
     """
     table = value_table(values)
-    found = medoids(distances(masks, len(values)), count)
-    return tuple(Alternative(table[masks[one.sample]], one.share) for one in found)
+    chosen = medoids(distances(masks, len(values)), count)
+    return tuple(Alternative(table[masks[medoid.sample]], medoid.share) for medoid in chosen)
 
 
 def value_table(values: tuple[int, ...]) -> np.ndarray:
@@ -148,7 +150,7 @@ def distances(masks: np.ndarray, n_answers: int) -> np.ndarray:
     total, labels = np.zeros((2, len(masks), len(masks)))
     boxes = [find_objects(mask, max_label=n_answers) for mask in masks]
     for answer in range(1, 1 + n_answers):
-        box = joint(found[answer - 1] for found in boxes)
+        box = joint(boxes_of_mask[answer - 1] for boxes_of_mask in boxes)
         if box is None:
             continue
         counts = intersections([mask[box] for mask in masks], (answer,))

@@ -54,11 +54,12 @@ def find_region(
         selection: the queries and answers, for this model.
         progress: called with (groups of windows done, all groups).
     """
-    found, seen = np.zeros(image.shape[1:], dtype=bool), np.zeros(len(selection.names), dtype=bool)
+    found = np.zeros(image.shape[1:], dtype=bool)  # voxels of any answer
+    seen = np.zeros(len(selection.names), dtype=bool)  # answers with voxels
     for slab in predictor.predict_slabs(image, selection.queries, progress=progress):
         p = slab.prediction.probabilities
         for answer, mask in enumerate(islice(predictor.readout.slot_masks(p), len(seen))):  # rivals follow
             seen[answer] |= bool(mask.any())
             found[slab.first : slab.first + p.shape[1]] |= mask.numpy()
-    missing = tuple(name for name, one in zip(selection.names, seen, strict=True) if not one)
+    missing = tuple(name for name, is_seen in zip(selection.names, seen, strict=True) if not is_seen)
     return GuideResult(Region(found), missing)

@@ -185,7 +185,8 @@ def refuse_too_large(
     if geometry is None or whole is None:
         return
     shape = shape or triple(max(1, int(LEAST_CROPPED[prepared.plan.crop] * size)) for size in whole)
-    need, free = scan_ram_gb(prepared, geometry, shape, kept), (free_memory() + own_memory()) / GB
+    need = scan_ram_gb(prepared, geometry, shape, kept)
+    free = (free_memory() + own_memory()) / GB
     if need is None or need <= free:
         return
     masks = prepared.mask_predictor.predictor

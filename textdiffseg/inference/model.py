@@ -55,7 +55,8 @@ class Model:
     ):
         """`low`: the model of low resolution, for `effort="fast"` and as a guide; `low_notes` are on its folds."""
         self.ensemble, self.device, self.low, self.backend = ensemble, device, low, backend
-        self._converted = [OpenVINOSegmenter.of(one) for one in ensemble.networks] if backend == "openvino" else None
+        openvino = backend == "openvino"
+        self._converted = [OpenVINOSegmenter.of(network) for network in ensemble.networks] if openvino else None
         self._why_no_guide = why_no_guide(low.ensemble) if low else None
         lost = f"Low resolution does not guide the full one: {self._why_no_guide}." if self._why_no_guide else None
         self._low_notes = (*low_notes, *([lost] if lost else []))
@@ -85,10 +86,11 @@ class Model:
         """
         check_choice("checkpoint", checkpoint, get_args(Checkpoint))
         check_choice("backend", backend, get_args(Backend))
-        device, names = choose_device(device), names_of_folds(folds)
+        device = choose_device(device)
+        names = names_of_folds(folds)
         if backend == "openvino":
             require_openvino(device)
-        folders = [found for one in several(folder) for found in find_models(Path(), folder=path_of(one))]
+        folders = [model for given in several(folder) for model in find_models(Path(), folder=path_of(given))]
         full = load_ensemble(folders, names, checkpoint, device, include_unfinished)
         low, notes = load_low(full, names, checkpoint, device, include_unfinished)
         return cls(full, device, None if low is None else cls(low, device, backend=backend), notes, backend)
@@ -305,4 +307,4 @@ class Model:
 def _files_of(scan: "Scan") -> tuple[Path, ...]:
     """The files of a scan that was given as paths."""
     given = scan.values() if isinstance(scan, Mapping) else scan if isinstance(scan, list | tuple) else (scan,)
-    return tuple(path_of(one) for one in given if isinstance(one, str | Path))
+    return tuple(path_of(path) for path in given if isinstance(path, str | Path))

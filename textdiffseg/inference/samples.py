@@ -102,10 +102,11 @@ class SamplePredictor(Predictor):
         sums = self.room.sums(volume, len(numbers))
         for done, starts in enumerate(groups, start=1):
             for of_samples in self.room.compute(draw, starts, sums):
-                yield from zip(*(one.add(group) for one, group in zip(sums, of_samples, strict=True)), strict=True)
+                slabs = [of_sample.add(group) for of_sample, group in zip(sums, of_samples, strict=True)]
+                yield from zip(*slabs, strict=True)
             if progress:
                 progress(done, len(groups))
-        yield from zip(*(one.finish() for one in sums), strict=True)
+        yield from zip(*(of_sample.finish() for of_sample in sums), strict=True)
 
     def _draw(self, volume: WindowInputs, numbers: Sequence[int], starts: tuple[Triple, ...]) -> list[WindowGroup]:
         """The predictions of one group of windows for each sample."""

@@ -83,8 +83,7 @@ def examine(
         probabilities: keep a map of each answer's probabilities.
         folder: for the maps; None: they stay in memory.
     """
-    readout, queries = mask_predictor.predictor.readout, selection.queries
-    n_answers = len(selection.names)
+    readout, queries, n_answers = mask_predictor.predictor.readout, selection.queries, len(selection.names)
     maps = Maps(triple(image.shape[1:]), folder)
     if uncertainty_predictor is not None:
         passes = uncertainty_predictor.predictor.settings.passes

@@ -68,7 +68,7 @@ def joined(slabs: Iterable[Slab], shape: Triple) -> Prediction:
 
 
 def _maps(prediction: Prediction) -> list[Tensor]:
-    return [one for one in (prediction.between_samples, prediction.between_folds) if one is not None]
+    return [map_ for map_ in (prediction.between_samples, prediction.between_folds) if map_ is not None]
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class SlabSums:
     def to(self, device: torch.device | str) -> None:
         """Move the sums to another device."""
         self.weight, self.probabilities, self.total, self.finite = (
-            one.to(device) for one in (self.weight, self.probabilities, self.total, self.finite)
+            tensor.to(device) for tensor in (self.weight, self.probabilities, self.total, self.finite)
         )
         self.maps = None if self.maps is None else self.maps.to(device)
 

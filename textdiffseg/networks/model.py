@@ -134,9 +134,9 @@ SegmentationNetwork = TextDiffSeg | Peer
 def can_sample(networks: Sequence[SegmentationNetwork]) -> bool:
     """Whether all networks have a trained sampler."""
     return all(
-        isinstance(one, TextDiffSeg) and (one.plan.paper is not None or bool(one.spread > 0))
-        for one in networks
-        if one.plan.sample_steps is not None
+        isinstance(network, TextDiffSeg) and (network.plan.paper is not None or bool(network.spread > 0))
+        for network in networks
+        if network.plan.sample_steps is not None
     )
 
 
@@ -170,7 +170,8 @@ def build_model(plan: Plan) -> SegmentationNetwork:
     if plan.diffusion is None:
         return TextDiffSeg(plan, **shared)
     below, channels = plan.stages[plan.latent.level :], plan.latent.channels
-    inputs, narrow = 2 * channels + below[0].width, list(map(network.denoiser_stage, below))
+    inputs = 2 * channels + below[0].width
+    narrow = list(map(network.denoiser_stage, below))
     return TextDiffSeg(
         plan,
         **shared,

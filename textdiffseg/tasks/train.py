@@ -205,7 +205,7 @@ def _check(
         read_case_texts(stored_case_texts(source, plan), bank, ())
     start = time.perf_counter()
 
-    def checked(done: int, total: int) -> None:
+    def checked(done: float, total: float) -> None:
         if time.perf_counter() - start > LONG_CHECK_SECONDS:
             progress(ProgressEvent("Check the stored cases", done, total, "case"))
 
