@@ -64,17 +64,13 @@ class SamplePredictor(Predictor):
         networks: Sequence[SegmentationNetwork],
         settings: Settings,
         device: torch.device | str = "cpu",
-        batch: int | None = None,
-        in_turn: bool = True,
     ):
-        """`in_turn`: windows continue each other. Those of preset `paper` do not: each standardises its own latent.
-
-        Raises `ValueError` for mirrored views. Noise is not mirrored, so they would be other samples.
-        """
-        super().__init__(networks, settings, device, batch)
+        """Raises `ValueError` for mirrored views. Noise is not mirrored, so they would be other samples."""
+        super().__init__(networks, settings, device)
         if settings.mirror_axes:
             raise ValueError(f"samples are not mirrored: expected no axes, found {settings.mirror_axes}")
-        self.in_turn = in_turn and self.plan.diffusion is not None
+        # Windows continue each other. Those of preset `paper` do not: each standardises its own latent.
+        self.in_turn = self.plan.diffusion is not None
 
     @torch.inference_mode()
     def sample_slabs(
