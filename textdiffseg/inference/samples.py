@@ -107,10 +107,11 @@ class SamplePredictor(Predictor):
     def _draw(self, volume: WindowInputs, numbers: Sequence[int], starts: tuple[Triple, ...]) -> list[WindowGroup]:
         """The predictions of one group of windows for each sample."""
         patches, z_T, queries = self._group_inputs(volume, starts)
-        found: dict[int, Tensor] = {}
+        predictions: dict[int, Tensor] = {}
         for segmenter, places in self._folds(numbers):
-            found |= zip(places, self._probabilities_of_fold(segmenter, patches, z_T[places], queries), strict=True)
-        return [WindowGroup(starts, found[place][: len(starts)]) for place in range(len(numbers))]
+            p = self._probabilities_of_fold(segmenter, patches, z_T[places], queries)
+            predictions |= zip(places, p, strict=True)
+        return [WindowGroup(starts, predictions[place][: len(starts)]) for place in range(len(numbers))]
 
     def _folds(self, numbers: Sequence[int]) -> Iterator[tuple[Segmenter, list[int]]]:
         """Each fold that draws some of the samples, with their places in `numbers`."""
@@ -127,7 +128,8 @@ class SamplePredictor(Predictor):
         patch = volume.image[:, *volume.tiling.window(start)].to(self.device)
         noise = volume.noise[:, :, *volume.tiling.latent_window(start)]
         fresh = self._fresh_noise(volume.tiling, start)
-        r, found = torch.empty_like(noise), {}
+        r = torch.empty_like(noise)
+        predictions: dict[int, Tensor] = {}
         for segmenter, places in self._folds(numbers):
             count = self.room.windows if self.device.type == "cpu" else min(self.room.windows, len(places))
             with self._autocast():
@@ -139,9 +141,10 @@ class SamplePredictor(Predictor):
                     r_0 = around.sample(r_T, self.steps, drawn.known(filled, start, [r_T, *fresh]))
                     p = self._probabilities(around.decode(r_0))
                     for index, place in enumerate(some):
-                        r[place], found[place] = r_0[index], p[index : index + 1]
+                        r[place] = r_0[index]
+                        predictions[place] = p[index : index + 1]
         drawn.keep(r, start)
-        return [WindowGroup(starts, found[place]) for place in range(len(numbers))]
+        return [WindowGroup(starts, predictions[place]) for place in range(len(numbers))]
 
     def _fresh_noise(self, tiling: Tiling, start: Triple) -> Tensor:
         """Noise (steps - 1, k, d, h, w) of a window for the known part of r after the first step; none without one.

@@ -68,9 +68,9 @@ class VoxelSums:
         rows = np.array(numbers, dtype=int) - 1
 
         def placed(values: np.ndarray) -> np.ndarray:
-            found = np.zeros((labels, *values.shape[1:]))
-            found[rows] = values
-            return found
+            by_label = np.zeros((labels, *values.shape[1:]))
+            by_label[rows] = values
+            return by_label
 
         return VoxelSums(placed(self.levels), placed(self.soft_dice), placed(self.voxels))
 
