@@ -110,7 +110,8 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, dict[str, list[
     for index in range(FIRST_SCORED, FIRST_SCORED + args.cases):
         phantom = draw_phantom(0, index)
         for way, (in_turn, length) in WAYS.items():
-            predictor = SamplePredictor([network], settings, args.device, in_turn=in_turn)
+            predictor = SamplePredictor([network], settings, args.device)
+            predictor.in_turn = in_turn
             for name, value in of_scan(predictor, bank, phantom.first(length)).items():
                 found[way].setdefault(name, []).append(value)
     return found

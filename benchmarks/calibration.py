@@ -81,7 +81,10 @@ def calibrate(args: argparse.Namespace) -> None:
 
 def predict(folder: Path, preprocessed: Path, cases: list[str], device: str, uncertainty: bool = False) -> Evidence:
     """The evidence of validation cases on a fold's predictions, with its own sampling or that of --uncertainty."""
-    predictor, bank = load_fold(FoldFolder(folder), device, read_sampling(FoldFolder(folder)), uncertainty)
+    predictor, bank = load_fold(FoldFolder(folder), device, read_sampling(FoldFolder(folder)))
+    if uncertainty:
+        settings = uncertainty_settings(predictor.plan, predictor.settings)
+        predictor = Predictor(predictor.networks, settings, device)
     evidence = gather(predictor, bank, preprocessed, cases)
     if len(evidence.voxels) < MIN_CASES:
         raise UserError(

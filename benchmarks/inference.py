@@ -46,8 +46,8 @@ from textdiffseg.inference.memory import scan_ram_gb
 from textdiffseg.inference.model import Model
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import select_labels
-from textdiffseg.inference.scan import Calibrated
-from textdiffseg.inference.segmenting import Segmenting
+from textdiffseg.inference.scan import CalibratedPredictor
+from textdiffseg.inference.segmenting import PreparedModel
 from textdiffseg.networks.model import build_model
 from textdiffseg.queries import Queries
 from textdiffseg.tasks import stages
@@ -143,7 +143,7 @@ def predict(path: Path, out: Path, args: argparse.Namespace, labels: int) -> dic
     made = run_of(out, triple(args.patch), labels, args.overlap, args.crop)
     geometry = read_geometry(path)
     assert geometry is not None, "expected a readable header"
-    estimate, work, found = scan_ram_gb(made.segmenting, geometry), stages.start(made, "ct", (path,)), {}
+    estimate, work, found = scan_ram_gb(made.prepared, geometry), stages.start(made, "ct", (path,)), {}
 
     def stage(name: str, function: Callable[[stages.Work], stages.Work]) -> None:
         nonlocal work
@@ -208,8 +208,8 @@ def run_of(out: Path, patch: Triple, labels: int, overlap: float, crop: Crop) ->
     predictor = Predictor([network], PredictionSettings(overlap=overlap))
     predictor.segmenters = (NoNetwork(patch, labels, predictor.room.windows),)
     ensemble = Ensemble((out,), ("0",), "best", (network,), plan, bank, Sampling(), (), "0" * 64)
-    segmenting = Segmenting(select_labels(plan, bank), Calibrated(predictor, AppliedCalibration()), None, False)
-    return PredictionRun(Model(ensemble, "cpu"), segmenting, {}, out, None, False)
+    prepared = PreparedModel(select_labels(plan, bank), CalibratedPredictor(predictor, AppliedCalibration()))
+    return PredictionRun(Model(ensemble, "cpu"), prepared, {}, out, None, False)
 
 
 def plan_of(patch: Triple, labels: int, crop: Crop) -> Plan:

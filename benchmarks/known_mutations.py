@@ -136,8 +136,8 @@ KNOWN = (
     Known(
         "noise flipped under mirroring",
         "textdiffseg/inference/predictor.py",
-        "segmenter.logits(seen, asked, z_T, self.steps)",
-        "segmenter.logits(seen, asked, z_T.flip([dim + 1 for dim in dims]), self.steps)",
+        "segmenter.logits(mirrored_patches, mirrored_queries, z_T, self.steps)",
+        "segmenter.logits(mirrored_patches, mirrored_queries, z_T.flip([dim + 1 for dim in dims]), self.steps)",
     ),
     Known(
         "linear instead of cubic resampling",

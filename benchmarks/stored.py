@@ -203,7 +203,9 @@ def predict(predictor: Predictor, scan: Scan, queries: Queries, answers: int | N
     """
     plan, queries = predictor.plan, queries.with_tokens([scan.text])
     probabilities = predictor.predict_image(scan.image, queries).probabilities.numpy()
-    slots = predictor.readout.restore(probabilities, scan.transform)
+    restoring = predictor.readout.restoring(scan.transform)
+    restoring.add(predictor.readout.classes_to_compare(probabilities))
+    slots = restoring.finish()
     numbers = [0, *(plan.written_numbers[number - 1] for number in queries.labels[0].tolist())]
     return np.array([number * (answers is None or slot <= answers) for slot, number in enumerate(numbers)])[slots]
 

@@ -31,7 +31,7 @@ Conversion = Literal["separate", "dicom-seg", "rtstruct"]  # other forms of a ma
 SEPARATE: Conversion = "separate"  # one mask per label, in a folder per case
 DICOM_SEG: Conversion = "dicom-seg"
 RTSTRUCT: Conversion = "rtstruct"
-BESIDE = (*MAPS, SEPARATE, DICOM_SEG, RTSTRUCT)  # folders beside segmentations
+EXTRA_FOLDERS = (*MAPS, SEPARATE, DICOM_SEG, RTSTRUCT)  # folders beside segmentations
 
 
 def tree(root: Path, name: Tree) -> Path:

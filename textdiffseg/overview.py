@@ -66,17 +66,21 @@ class Overview:
 
 def blank(batch: int, channels: int, edge: int, cells: int) -> Overview:
     """Overviews of zeros, with the shapes of real ones."""
-    image, where = torch.zeros(batch, channels, edge, edge, edge), torch.zeros(batch, cells, cells, cells, 3)
-    return Overview(image, where, torch.ones(batch, dtype=torch.bool))
+    image = torch.zeros(batch, channels, edge, edge, edge)
+    places = torch.zeros(batch, cells, cells, cells, 3)
+    return Overview(image, places, torch.ones(batch, dtype=torch.bool))
 
 
 def stacked(overviews: Sequence[Overview | None]) -> Overview | None:
     """The overviews of a batch, from those of its samples; None if the samples have none."""
-    found = [one for one in overviews if one is not None]
-    if not found:
+    present = [overview for overview in overviews if overview is not None]
+    if not present:
         return None
-    image, places, known = zip(*((one.image, one.places, one.known) for one in found), strict=True)
-    return Overview(torch.cat(image), torch.cat(places), torch.cat(known))
+    return Overview(
+        image=torch.cat([overview.image for overview in present]),
+        places=torch.cat([overview.places for overview in present]),
+        known=torch.cat([overview.known for overview in present]),
+    )
 
 
 def reduced(image: Sliced, edge: int) -> Tensor:
@@ -97,7 +101,7 @@ def reduced(image: Sliced, edge: int) -> Tensor:
     return torch.cat(planes, dim=1)
 
 
-def places(shape: Triple, start: Triple, patch: Triple, cells: int, matrix: np.ndarray | None = None) -> Tensor:
+def cell_offsets(shape: Triple, start: Triple, patch: Triple, cells: int, matrix: np.ndarray | None = None) -> Tensor:
     """The offsets (t, t, t, 3) float32 of t = `cells` coarse cells along each axis from a window's centre.
 
     An offset of 1 is one window edge. The axes are (D, H, W).

@@ -21,6 +21,8 @@ class ProgressEvent:
 OnProgress = Callable[[ProgressEvent], None]
 Report = Callable[[str], None]
 """A function that receives a sentence for the user."""
+StepProgress = Callable[[float, float], None]
+"""A function that is called with (steps done, all steps). A step is, for example, a group of windows."""
 Cancel = Callable[[], bool]
 """A function that is called between steps. If it returns True, the work raises `Cancelled`."""
 
@@ -44,6 +46,58 @@ def followed(
         yield result
         if cancel():
             raise Cancelled(f"{stage}: stopped after {done} of {total} cases")
+
+
+def share_of(
+    progress: StepProgress | None, before: float, share: float, total: float | None = None
+) -> StepProgress | None:
+    """The progress of one of several passes, as a part of the whole. None without `progress`.
+
+    Args:
+        progress: of the whole.
+        before: the fraction of the whole that is done before the pass.
+        share: the fraction of the whole that the pass takes.
+        total: the steps of the whole; None: as many as the pass has.
+    """
+    if progress is None:
+        return None
+
+    def of_pass(done: float, steps: float) -> None:
+        whole = steps if total is None else total
+        progress(whole * (before + share * done / steps), whole)
+
+    return of_pass
+
+
+def step_reporter(
+    progress: OnProgress,
+    cancel: Cancel,
+    stage: str,
+    unit: str,
+    stopped: str,
+    detail: str = "",
+    forecast: StepProgress | None = None,
+) -> StepProgress:
+    """A callback that reports each step of a stage as an event. It raises `Cancelled` if `cancel` returns True.
+
+    Args:
+        progress: called with the event of each step.
+        cancel: called after each step.
+        stage: the name of the stage.
+        unit: of a step, e.g. "window".
+        stopped: the message of `Cancelled`. "{done}" and "{total}" stand for the numbers of steps.
+        detail: of all events, e.g. the case.
+        forecast: called after each event, to forecast the duration.
+    """
+
+    def report_step(done: float, total: float) -> None:
+        progress(ProgressEvent(stage, done, total, unit, detail))
+        if forecast is not None:
+            forecast(done, total)
+        if cancel():
+            raise Cancelled(stopped.replace("{done}", str(int(done))).replace("{total}", f"{total:g}"))
+
+    return report_step
 
 
 def silent(_: object) -> None:

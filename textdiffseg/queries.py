@@ -37,11 +37,13 @@ class Queries:
 
     def to(self, device: torch.device | str) -> "Queries":
         """The same queries on another device."""
-        return self._each(lambda one: send(one, device), self.overview and self.overview.to(device))
+        overview = None if self.overview is None else self.overview.to(device)
+        return self._each(lambda tensor: send(tensor, device), overview)
 
     def of(self, samples: Tensor) -> "Queries":
         """The queries of the samples with the indices `samples` (S,) int64."""
-        return self._each(lambda one: one[samples], self.overview and self.overview.of(samples))
+        overview = None if self.overview is None else self.overview.of(samples)
+        return self._each(lambda tensor: tensor[samples], overview)
 
     def padded(self, slots: int) -> "Queries":
         """The same queries, padded to at least `slots` slots."""
@@ -50,7 +52,7 @@ class Queries:
 
     def expand(self, batch: int) -> "Queries":
         """The queries of one sample (B = 1), repeated for a batch of windows, without an overview."""
-        return self._each(lambda one: one.expand(batch, *one.shape[1:]), None)
+        return self._each(lambda tensor: tensor.expand(batch, *tensor.shape[1:]), None)
 
     def with_scan(self, tokens: Tensor) -> "Queries":
         """The same queries with the tokens (B, T, d_t) of the scan after the others, where its overview is known."""

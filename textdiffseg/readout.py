@@ -21,9 +21,11 @@ from torch import Tensor
 from plans.plan import Plan
 from textdiffseg.diffusion.losses import region_loss, segmentation_loss
 from textdiffseg.imaging.classes import Choice, last_above_half, most_probable
-from textdiffseg.preprocessing.case import Restoring, TransformRecord, restore
+from textdiffseg.preprocessing.case import Restoring, TransformRecord
 from textdiffseg.queries import Queries
-from textdiffseg.regions import masks, members, probabilities, region_logits, written
+from textdiffseg.regions import masks as region_masks
+from textdiffseg.regions import members, region_logits, written
+from textdiffseg.regions import probabilities as region_probabilities
 from textdiffseg.temperature import SampledVoxels, label_by_label, temper, temper_overlapping
 
 PhrasingKey = tuple[int, int]  # label number 1..N, index of the phrasing
@@ -59,13 +61,13 @@ class Readout(ABC):
     def probabilities(self, logits: Tensor) -> Tensor:
         """logits (B, 1 + Q, D, H, W) -> p of the same shape, float32."""
 
-    def consumed(self, logits: Tensor) -> Tensor:
+    def probabilities_in_place(self, logits: Tensor) -> Tensor:
         """The same, without gradients. On a CPU it may overwrite the logits: new memory costs more than a softmax."""
         return self.probabilities(logits)
 
     @abstractmethod
-    def answered(self, p: Tensor, answers: int, dim: int) -> Tensor:
-        """Keep background and the first `answers` slots of p along `dim`. The other slots count as background."""
+    def keep_first(self, p: Tensor, slots: int, dim: int) -> Tensor:
+        """Keep background and the first slots of p along `dim`. The other slots count as background."""
 
     @abstractmethod
     def winner(self, p: Tensor) -> Tensor:
@@ -85,20 +87,16 @@ class Readout(ABC):
 
     @property
     @abstractmethod
-    def choice(self) -> Choice:
-        """The rule that chooses the class of a voxel of the scan's own grid, from `competing`."""
+    def class_rule(self) -> Choice:
+        """The rule that chooses the class of a voxel of the scan's own grid, from `classes_to_compare`."""
 
     @abstractmethod
-    def competing(self, p: np.ndarray) -> np.ndarray:
-        """The classes of p (1 + Q, ...) among which `choice` chooses."""
+    def classes_to_compare(self, p: np.ndarray) -> np.ndarray:
+        """The classes of p (1 + Q, ...) among which `class_rule` chooses."""
 
     def restoring(self, transform: TransformRecord) -> Restoring:
-        """Computes the winning class of each voxel of the scan's own grid, from slabs of `competing`."""
-        return Restoring(transform, self.choice)
-
-    def restore(self, p: np.ndarray, transform: TransformRecord) -> np.ndarray:
-        """p (1 + Q, D, H, W) on the plan's grid -> the winning class (D, H, W) int16 on the scan's own grid."""
-        return restore(self.competing(p), transform, self.choice)
+        """Computes the winning class of each voxel of the scan's own grid, from slabs of `classes_to_compare`."""
+        return Restoring(transform, self.class_rule)
 
     @abstractmethod
     def calibration_voxels(self, voxels: SampledVoxels, known: Sequence[int]) -> SampledVoxels:
@@ -112,7 +110,7 @@ class Readout(ABC):
         """The label numbers to query as well, so that they compete for voxels with the labels `numbers`."""
 
     @abstractmethod
-    def order(self, phrasings: Sequence[PhrasingKey | None]) -> tuple[int, ...]:
+    def slot_order(self, phrasings: Sequence[PhrasingKey | None]) -> tuple[int, ...]:
         """The places of prompts in the order of their slots. `phrasings`: the known phrasing of each, or None."""
 
 
@@ -137,15 +135,15 @@ class ExclusiveReadout(Readout):
     def probabilities(self, logits: Tensor) -> Tensor:
         return logits.float().softmax(1)
 
-    def consumed(self, logits: Tensor) -> Tensor:
+    def probabilities_in_place(self, logits: Tensor) -> Tensor:
         logits = logits.float()
         return torch.softmax(logits, 1, out=logits) if logits.device.type == "cpu" else logits.softmax(1)
 
-    def answered(self, p: Tensor, answers: int, dim: int) -> Tensor:
-        if p.shape[dim] == 1 + answers:
+    def keep_first(self, p: Tensor, slots: int, dim: int) -> Tensor:
+        if p.shape[dim] == 1 + slots:
             return p
-        background, kept = p.narrow(dim, 0, 1), p.narrow(dim, 1, answers)
-        rest = p.narrow(dim, 1 + answers, p.shape[dim] - 1 - answers)
+        background, kept = p.narrow(dim, 0, 1), p.narrow(dim, 1, slots)
+        rest = p.narrow(dim, 1 + slots, p.shape[dim] - 1 - slots)
         return torch.cat((background + rest.sum(dim, keepdim=True), kept), dim)
 
     def winner(self, p: Tensor) -> Tensor:
@@ -162,10 +160,10 @@ class ExclusiveReadout(Readout):
         temper(p, temperature, out=p)
 
     @property
-    def choice(self) -> Choice:
+    def class_rule(self) -> Choice:
         return most_probable
 
-    def competing(self, p: np.ndarray) -> np.ndarray:
+    def classes_to_compare(self, p: np.ndarray) -> np.ndarray:
         return p
 
     def calibration_voxels(self, voxels: SampledVoxels, known: Sequence[int]) -> SampledVoxels:
@@ -174,7 +172,7 @@ class ExclusiveReadout(Readout):
     def rivals(self, numbers: Sequence[int]) -> tuple[int, ...]:
         return self.plan.rivals(numbers)
 
-    def order(self, phrasings: Sequence[PhrasingKey | None]) -> tuple[int, ...]:
+    def slot_order(self, phrasings: Sequence[PhrasingKey | None]) -> tuple[int, ...]:
         return tuple(range(len(phrasings)))
 
 
@@ -193,15 +191,15 @@ class OverlappingReadout(Readout):
             yield (z > 0) & known, true[:, slot]
 
     def true_masks(self, targets: Tensor, queries: Queries) -> Tensor:
-        return masks(targets, members(queries, self.plan.parts)) & (targets >= 0).unsqueeze(1)
+        return region_masks(targets, members(queries, self.plan.parts)) & (targets >= 0).unsqueeze(1)
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        return probabilities(logits)
+        return region_probabilities(logits)
 
-    def answered(self, p: Tensor, answers: int, dim: int) -> Tensor:
-        if p.shape[dim] == 1 + answers:
+    def keep_first(self, p: Tensor, slots: int, dim: int) -> Tensor:
+        if p.shape[dim] == 1 + slots:
             return p
-        kept = p.narrow(dim, 1, answers)
+        kept = p.narrow(dim, 1, slots)
         return torch.cat((1 - kept.amax(dim, keepdim=True), kept), dim)
 
     def winner(self, p: Tensor) -> Tensor:
@@ -219,10 +217,10 @@ class OverlappingReadout(Readout):
         temper_overlapping(p, temperature)
 
     @property
-    def choice(self) -> Choice:
+    def class_rule(self) -> Choice:
         return last_above_half
 
-    def competing(self, p: np.ndarray) -> np.ndarray:
+    def classes_to_compare(self, p: np.ndarray) -> np.ndarray:
         return p[1:]
 
     def calibration_voxels(self, voxels: SampledVoxels, known: Sequence[int]) -> SampledVoxels:
@@ -231,7 +229,7 @@ class OverlappingReadout(Readout):
     def rivals(self, numbers: Sequence[int]) -> tuple[int, ...]:
         return ()
 
-    def order(self, phrasings: Sequence[PhrasingKey | None]) -> tuple[int, ...]:
+    def slot_order(self, phrasings: Sequence[PhrasingKey | None]) -> tuple[int, ...]:
         """The places of prompts in the data set's label order, as later slots overwrite earlier ones.
 
         If a prompt is unknown, the user's order stays.

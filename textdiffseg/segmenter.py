@@ -74,7 +74,7 @@ class Segmenter:
             ValueError: steps without `noise` or without diffusion.
         """
         if isinstance(self.network, Peer):
-            yield self.network.segment(image, queries)
+            yield self.network.logits(image, queries)
             return
         if self.plan.paper:
             yield from self._from_noise(self.network, image, queries, noise, steps)

@@ -11,7 +11,7 @@ from plans.network_plan import OverviewPlan
 from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.samples import SamplePredictor
-from textdiffseg.overview import Overview, places, reduced, stacked
+from textdiffseg.overview import Overview, cell_offsets, reduced, stacked
 
 SMALL = OverviewPlan(edge=8, widths=(4, 8))
 
@@ -22,7 +22,7 @@ def reading(plan, make_model):
 
 
 def overview_of(image, start, patch, edge=8, cells=2, matrix=None):
-    where = places(image.shape[1:], start, patch, cells, matrix)
+    where = cell_offsets(image.shape[1:], start, patch, cells, matrix)
     return Overview(reduced(image, edge)[None], where[None], torch.ones(1, dtype=torch.bool))
 
 
@@ -52,7 +52,7 @@ def test_an_image_on_disk_is_read_in_blocks_and_at_most_twice(depth, edge):
 
 def test_places_by_hand():
     """Two cells along each of 16, 8, 4 voxels. Their centres lie at 3.5 and 11.5, 1.5 and 5.5, 0.5 and 2.5."""
-    found = places((16, 8, 4), (8, -2, 0), (8, 4, 4), 2)
+    found = cell_offsets((16, 8, 4), (8, -2, 0), (8, 4, 4), 2)
     assert found[0, 0, 0].tolist() == pytest.approx([(3.5 - 11.5) / 8, (1.5 + 0.5) / 4, (0.5 - 1.5) / 4])
     assert found[1, 1, 1].tolist() == pytest.approx([0, (5.5 + 0.5) / 4, (2.5 - 1.5) / 4])
 
@@ -61,7 +61,7 @@ def test_a_rotated_window_sees_the_places_turned():
     """`matrix` maps offsets in the window to offsets in the scan. The place must lead to the same point."""
     rng = np.random.default_rng(0)
     matrix, patch = np.linalg.qr(rng.normal(size=(3, 3)))[0] * [1.2, 0.9, 1.1], np.array([8, 12, 10])
-    straight, turned = (places((30, 20, 24), (4, 5, 6), tuple(patch), 4, one) for one in (None, matrix))
+    straight, turned = (cell_offsets((30, 20, 24), (4, 5, 6), tuple(patch), 4, one) for one in (None, matrix))
     back = (turned.double().numpy() * patch) @ matrix.T
     assert np.allclose(back, straight.double().numpy() * patch, atol=1e-4)
 
@@ -119,7 +119,9 @@ def test_prediction_gives_each_window_its_own_place(reading, bank, image):
     plain = Predictor([reading], PredictionSettings())
     volume = plain._inputs(image, bank.all_labels(), range(1), 2, False)
     found = volume.overviews(volume.tiling.starts[:2], SMALL.cells)
-    expected = [places(tuple(image.shape[1:]), start, (8, 16, 16), SMALL.cells) for start in volume.tiling.starts[:2]]
+    expected = [
+        cell_offsets(tuple(image.shape[1:]), start, (8, 16, 16), SMALL.cells) for start in volume.tiling.starts[:2]
+    ]
     torch.testing.assert_close(found.places, torch.stack(expected))
 
 

@@ -88,18 +88,18 @@ def test_consumed_logits_give_the_same_probabilities_to_the_last_bit(exclusive, 
     for readout in (exclusive, nested):
         for given in (logits, transposed, logits.bfloat16()):
             with torch.inference_mode():
-                assert torch.equal(readout.consumed(given.clone()), readout.probabilities(given))
+                assert torch.equal(readout.probabilities_in_place(given.clone()), readout.probabilities(given))
 
 
 def test_rivals_count_as_background_for_exclusive_labels(exclusive, nested, logits):
     p = exclusive.probabilities(logits)
     torch.testing.assert_close(p.sum(1), torch.ones(2, 4, 5, 6))
-    kept = exclusive.answered(p, 1, 1)
+    kept = exclusive.keep_first(p, 1, 1)
     assert torch.equal(kept[:, 1], p[:, 1])
     torch.testing.assert_close(kept[:, 0], p[:, 0] + p[:, 2])
-    alone = nested.answered(nested.probabilities(logits), 1, 1)
+    alone = nested.keep_first(nested.probabilities(logits), 1, 1)
     torch.testing.assert_close(alone, nested.probabilities(logits[:, :2]))
-    assert exclusive.answered(p, 2, 1) is p
+    assert exclusive.keep_first(p, 2, 1) is p
 
 
 def test_the_restored_mask_equals_the_winner_on_the_plan_s_grid(exclusive, nested, make_geometry, plan):
@@ -108,7 +108,9 @@ def test_the_restored_mask_equals_the_winner_on_the_plan_s_grid(exclusive, neste
     logits = 2 * torch.randn(1, 3, *same.shape, generator=torch.Generator().manual_seed(1))
     for readout in (exclusive, nested):
         p = readout.probabilities(logits)[0]
-        restored = same.orientation.apply(readout.restore(p.numpy(), same))
+        restoring = readout.restoring(same)
+        restoring.add(readout.classes_to_compare(p.numpy()))
+        restored = same.orientation.apply(restoring.finish())
         assert np.array_equal(restored, readout.winner(p).numpy())
         assert set(np.unique(restored)) == {0, 1, 2}
 
@@ -135,9 +137,9 @@ def test_only_exclusive_labels_have_rivals(exclusive, nested):
 
 def test_prompts_of_overlapping_labels_follow_the_data_set_s_order(exclusive, nested):
     found = [(2, 0), (1, 0)]
-    assert exclusive.order(found) == (0, 1)
-    assert nested.order(found) == (1, 0)
-    assert nested.order([(2, 0), None]) == (0, 1), "an unknown phrase has no place in that order"
+    assert exclusive.slot_order(found) == (0, 1)
+    assert nested.slot_order(found) == (1, 0)
+    assert nested.slot_order([(2, 0), None]) == (0, 1), "an unknown phrase has no place in that order"
 
 
 def test_no_other_room_branches_on_overlapping_labels(repository):

@@ -83,7 +83,7 @@ class Augmentation:
         axes = self.mirror_axes if texted else self.axes_without_text
         around = MAX_ROTATION_RADIANS if texted and self.keeps_directions else np.pi
         placement = draw_placement(rng, axes, self.coarse_axis, p_scaling, around)
-        picture, label_map = place(image, labels, shape, start, self.patch, placement)
+        picture, label_map = cut_patch(image, labels, shape, start, self.patch, placement)
         outside = [picture[channel] == 0 for channel in self.masked]
         missing = [channel for channel in self.optional if not picture[channel].any()]
         with seeded(int(rng.integers(2**32))):
@@ -139,7 +139,7 @@ def spatial_matrix(angles: np.ndarray, scales: np.ndarray) -> np.ndarray:
     return Rotation.from_euler("xyz", angles).as_matrix() * np.asarray(scales)
 
 
-def place(
+def cut_patch(
     image: Stored, labels: Stored, shape: Triple, start: Triple, patch: Triple, placement: Placement
 ) -> tuple[Tensor, Tensor]:
     """The patch under a spatial transform: image (C, *patch) float32, label map (*patch) int16."""

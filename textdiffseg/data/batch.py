@@ -31,14 +31,14 @@ class Sample:
     query: Query
     case: str
     key: SampleKey
-    beside: Query = ()  # labels whose words are read, too
+    context_labels: Query = ()  # labels whose words are read, too
     with_text: bool = True  # the case's text is read, if it has one
     overview: Overview | None = None  # of the case (B = 1), if the network reads it
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Stacked samples. `read` converts `queries`, `texts` and `beside` to text vectors."""
+    """Stacked samples. `read` converts `queries`, `texts` and `context_labels` to text vectors."""
 
     image: Tensor  # (B, C, *patch) float32
     labels: Tensor  # (B, *patch) int16, to send little between processes; `Queries.slots` returns int64
@@ -46,12 +46,12 @@ class Batch:
     cases: tuple[str, ...]
     texts: tuple[str | None, ...]  # the case whose text is read, or None for a sample without text
     keys: tuple[SampleKey, ...]  # the random parameters of a step are drawn from them
-    beside: tuple[Query, ...] = ()  # labels whose words are read, too
+    context_labels: tuple[Query, ...] = ()  # labels whose words are read, too
     overview: Overview | None = None  # of the cases, if the network reads it
 
     def read(self, bank: TextBank) -> Queries:
         """The queries as text vectors, with the overviews of the cases."""
-        return replace(bank.queries(self.queries, self.texts, self.beside), overview=self.overview)
+        return replace(bank.queries(self.queries, self.texts, self.context_labels), overview=self.overview)
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same images and label maps on another device."""
@@ -81,7 +81,7 @@ def collate(items: Sequence[Sample | Fault]) -> Batch | Fault:
         queries=tuple(sample.query for sample in samples),
         cases=tuple(sample.case for sample in samples),
         texts=tuple(sample.case if sample.with_text else None for sample in samples),
-        beside=tuple(sample.beside for sample in samples),
+        context_labels=tuple(sample.context_labels for sample in samples),
         keys=tuple(sample.key for sample in samples),
         overview=stacked([sample.overview for sample in samples]),
     )

@@ -1,7 +1,7 @@
 """Checks of stored cases: is every file undamaged, and do the cases fit the plan?"""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -15,14 +15,13 @@ from plans.planning.spacing import as_option
 from textdiffseg.data.arrays import array_path, arrays_of, of_reference
 from textdiffseg.data.store import RUN_AGAIN, StoredCase, open_array_of, open_case, read_record
 from textdiffseg.files import hash_text
+from textdiffseg.progress import StepProgress
 from textdiffseg.resources import cores
 
 MAX_READERS = 8  # files that are read at a time; more slow a disk down
 
 
-def check_cases(
-    folder: Path, cases: Sequence[str], plan: Plan, progress: Callable[[int, int], None] | None = None
-) -> None:
+def check_cases(folder: Path, cases: Sequence[str], plan: Plan, progress: StepProgress | None = None) -> None:
     """Raise `UserError` with every case that is missing, damaged, or stored by another plan.
 
     All files are read once, several at a time. A damaged file is thus reported before the work starts.

@@ -54,7 +54,9 @@ def preprocess_case(case: Case, plan: Plan, folder: Path) -> bool:
     del volume  # frees its memory before the arrays are packed
     labels = [preprocess_labels(numbers, transform, plan) for numbers in references]
     names = [label.name for label in plan.labels]
-    in_map = {number for one in labels for number in np.flatnonzero(np.bincount(one[one > 0])).tolist()}
+    in_map = set[int]()
+    for label_map in labels:
+        in_map |= {*np.flatnonzero(np.bincount(label_map[label_map > 0])).tolist()}
     record = CaseRecord(
         case=case.id,
         hash=expected,
@@ -80,7 +82,8 @@ def refuse_too_large(fingerprint: Fingerprint, plan: Plan, folder: Path) -> None
     free, faults = free_memory(), []
     for case in fingerprint.cases:
         if (need := _bytes_of(case, plan)) > free and not _is_stored(case.case, plan, folder):
-            size, spacing = "x".join(map(str, case.shape_at(plan.spacing))), "/".join(f"{mm:g}" for mm in case.spacing)
+            size = "x".join(map(str, case.shape_at(plan.spacing)))
+            spacing = "/".join(f"{mm:g}" for mm in case.spacing)
             faults.append(
                 f"case {case.case}: its spacing {spacing} mm (z/y/x) makes {size} voxels at the plan's. They need "
                 f"{need / 1e9:.1f} GB of memory, and {free / 1e9:.1f} are free. Correct the spacing in its header, "

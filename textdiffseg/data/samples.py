@@ -20,6 +20,7 @@ from textdiffseg.data.batch import Batch, Fault, Sample, SampleKey, collate, rai
 from textdiffseg.data.sampling import (
     choose_case,
     choose_rater,
+    context_query,
     draw_dropped,
     draw_patch,
     draw_query,
@@ -28,10 +29,9 @@ from textdiffseg.data.sampling import (
     generator,
     reads_overview,
     reads_text,
-    words_beside,
 )
 from textdiffseg.data.store import StoredCase, open_case, read_record
-from textdiffseg.overview import Overview, places, reduced
+from textdiffseg.overview import Overview, cell_offsets, reduced
 
 
 class _Cases:
@@ -65,7 +65,7 @@ class _Cases:
         case, shape = stored.record.case, stored.record.shape
         if case not in self._reduced:
             self._reduced[case] = reduced(stored.image, plan.overview.edge)
-        where = places(shape, start, plan.patch, plan.overview.cells, placement.matrix)
+        where = cell_offsets(shape, start, plan.patch, plan.overview.cells, placement.matrix)
         overview = Overview(self._reduced[case][None], where[None], torch.ones(1, dtype=torch.bool))
         return overview.flip(placement.mirrored)
 
@@ -99,9 +99,9 @@ class TrainingSamples(Dataset[Sample | Fault]):
     def _draw(self, stored: StoredCase, key: SampleKey, forced: bool) -> Sample:
         record, rng = stored.record, generator(self.seed, key.epoch, key.index)
         start = draw_patch(rng, record.shape, self.plan.patch, stored.centres(forced))
-        query, beside = full_query(record.known), full_query(())
+        query, context_labels = full_query(record.known), full_query(())
         if self.plan.reads_words:
-            query, beside = draw_query(rng, record.known, record.present, self.phrasings, key.subsets)
+            query, context_labels = draw_query(rng, record.known, record.present, self.phrasings, key.subsets)
         texted = reads_text(self.seed, key.epoch, key.index)
         image, labels, placement = self.augment(stored.image, stored.labels, record.shape, start, rng, texted)
         dropped: list[int] = []
@@ -113,7 +113,7 @@ class TrainingSamples(Dataset[Sample | Fault]):
         if overview is not None:
             read = overview.known & reads_overview(self.seed, key.epoch, key.index)
             overview = replace(overview.without(dropped), known=read)
-        return Sample(image, labels, query, record.case, key, beside, texted, overview)
+        return Sample(image, labels, query, record.case, key, context_labels, texted, overview)
 
 
 class ValidationPatches:
@@ -137,6 +137,6 @@ class ValidationPatches:
         start = draw_patch(rng, stored.record.shape, self.plan.patch, stored.centres(forced))
         image, labels = read_patch(stored.image, stored.labels, stored.record.shape, start, self.plan.patch)
         known = stored.record.known
-        beside = words_beside(self.plan, known)
+        context_labels = context_query(self.plan, known)
         overview = self.cases.overview(stored, self.plan, start, Placement(None, ()))
-        return Sample(image, labels, full_query(known), case, SampleKey(0, index), beside, overview=overview)
+        return Sample(image, labels, full_query(known), case, SampleKey(0, index), context_labels, overview=overview)

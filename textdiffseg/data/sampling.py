@@ -179,20 +179,24 @@ def draw_query(
         phrasings: the number of phrasings of label 1, 2, ..., N.
         subsets: whether a subset may be drawn.
     """
-    queried, beside = sorted(known), _others(known, len(phrasings))
+    queried: Sequence[int] = sorted(known)
+    context_labels = _others(known, len(phrasings))
     if subsets and rng.random() < SUBSET_SHARE:
         filled = sorted(set(known) & set(present))
         empty = sorted(set(known) - set(present))
         n_filled = rng.integers(1, len(filled), endpoint=True) if filled else 0
         n_empty = rng.integers(0 if filled else 1, min(MAX_ABSENT_LABELS, len(empty)), endpoint=True) if empty else 0
-        queried, beside = sorted([*rng.permutation(filled)[:n_filled], *rng.permutation(empty)[:n_empty]]), ()
-    first, second = (
-        tuple((int(label), int(rng.integers(phrasings[label - 1]))) for label in some) for some in (queried, beside)
-    )
-    return first, second
+        queried = sorted([*rng.permutation(filled)[:n_filled], *rng.permutation(empty)[:n_empty]])
+        context_labels = ()
+    return _with_phrasings(rng, queried, phrasings), _with_phrasings(rng, context_labels, phrasings)
 
 
-def words_beside(plan: Plan, labels: Sequence[int]) -> "Query":
+def _with_phrasings(rng: np.random.Generator, labels: Sequence[int], phrasings: Sequence[int]) -> "Query":
+    """The labels, each with a random phrasing."""
+    return tuple((int(label), int(rng.integers(phrasings[label - 1]))) for label in labels)
+
+
+def context_query(plan: Plan, labels: Sequence[int]) -> "Query":
     """The labels of a plan besides `labels`. A prediction of all labels reads their words, too."""
     return full_query(_others(labels, len(plan.labels))) if plan.reads_words else ()
 

@@ -56,7 +56,6 @@ class Splits(Record):
 def make_splits(
     case_ids: Sequence[str],
     groups: Mapping[str, str | None] | None = None,
-    seed: int = SEED,
 ) -> Splits:
     """The folds of a data set. Cases of one group are never split between training and validation.
 
@@ -67,17 +66,16 @@ def make_splits(
     Args:
         case_ids: all training cases.
         groups: the group of each case, e.g. its patient; None: the case stands alone.
-        seed: of the shuffle.
     """
     cases = tuple(sorted(case_ids))
     units = _units(cases, groups or {})
     count = min(FOLDS, len(units))
-    validation = _kfold(units, count, seed) if len(units) == len(cases) else _balanced(units, count, seed)
+    validation = _kfold(units, count, SEED) if len(units) == len(cases) else _balanced(units, count, SEED)
     folds = tuple(
         Split(train=tuple(case for case in cases if case not in held_out), validation=tuple(sorted(held_out)))
         for held_out in (validation if count > 1 else [])
     )
-    return Splits(seed=seed, cases=cases, folds=folds, note=_note(len(cases), len(units), len(folds)))
+    return Splits(seed=SEED, cases=cases, folds=folds, note=_note(len(cases), len(units), len(folds)))
 
 
 def drawn_for_others(path: Path, case_ids: Sequence[str], groups: Mapping[str, str | None]) -> bool:

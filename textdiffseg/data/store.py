@@ -147,7 +147,7 @@ def save_case(
         arrays[of_reference("labels", place)] = label_map.astype(integer)
         arrays[of_reference("original", place)] = original.astype(integer)
         if place == 0:  # the order of the files without several raters
-            arrays["foreground"] = np.concatenate([candidate_centres(one, record.case) for one in maps])
+            arrays["foreground"] = np.concatenate([candidate_centres(label_map, record.case) for label_map in maps])
     remove_case(folder.parent, record.case)
     try:
         files = {name: write_array(array_path(folder, record.case, name), array) for name, array in arrays.items()}

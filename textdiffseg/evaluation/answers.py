@@ -51,7 +51,7 @@ class PredictedLabels(Record):
     alternatives: tuple[PredictedAlternative, ...] = ()
 
     @classmethod
-    def beside(cls, segmentation: Path) -> "PredictedLabels | None":
+    def read_for(cls, segmentation: Path) -> "PredictedLabels | None":
         """The manifest of a segmentation. It is empty if no JSON file exists, and None if another program wrote it."""
         path = manifest_path(segmentation)
         if not path.is_file():
@@ -88,7 +88,7 @@ def shared_parts(manifests: Iterable[PredictedLabels]) -> dict[str, tuple[int, .
     return {name: values.pop() for name, values in found.items() if len(values) == 1}
 
 
-def answers_of(manifest: PredictedLabels, own: Mapping[str, int], annotated: Sequence[str]) -> ScoredLabels:
+def scored_labels(manifest: PredictedLabels, own: Mapping[str, int], annotated: Sequence[str]) -> ScoredLabels:
     """The labels of one prediction that are scored, matched by their names.
 
     A prediction without a manifest is scored on all `annotated` labels. A name that the references do not have may be

@@ -82,12 +82,12 @@ class SlabSample:
         return SampledVoxels(self._p, self._truth)
 
 
-def expected_calibration_error(p: np.ndarray, truth: np.ndarray, bins: int = BINS) -> float:
-    """ECE of p (K, N) against truth (N,), with bins of equally many voxels (the module has the equation)."""
+def expected_calibration_error(p: np.ndarray, truth: np.ndarray) -> float:
+    """ECE of p (K, N) against truth (N,), with `BINS` bins of equally many voxels (the module has the equation)."""
     confidence, right = p.max(0), p.argmax(0) == truth
     order = np.argsort(confidence, kind="stable")
     gaps = (confidence[order].astype(np.float64) - right[order]).cumsum()
-    ends = np.linspace(0, len(order), min(bins, len(order)) + 1).round().astype(int)[1:]
+    ends = np.linspace(0, len(order), min(BINS, len(order)) + 1).round().astype(int)[1:]
     return float(np.abs(np.diff(gaps[ends - 1], prepend=0.0)).sum() / len(order))
 
 

@@ -100,7 +100,7 @@ def _values(ours: CaseScores, theirs: CaseScores, name: str) -> Pairs:
     """The values of one label."""
     first, second = ours.labels[name], theirs.labels[name]
     found: dict[str, tuple[float | None, float | None]]
-    found = {score: (_beside(first, second, score), _beside(second, first, score)) for score in SCORES}
+    found = {score: (_score_against(first, second, score), _score_against(second, first, score)) for score in SCORES}
     if first.lesions is not None and second.lesions is not None:
         found |= {
             score: (getattr(first.lesions, field), getattr(second.lesions, field))
@@ -109,7 +109,7 @@ def _values(ours: CaseScores, theirs: CaseScores, name: str) -> Pairs:
     return {score: (a, b) for score, (a, b) in found.items() if a is not None and b is not None}
 
 
-def _beside(own: LabelScores, other: LabelScores, score: str) -> float | None:
+def _score_against(own: LabelScores, other: LabelScores, score: str) -> float | None:
     """A score. It is 1 if a label is rightly absent from a mask, and wrongly present in the other one."""
     value = getattr(own, score)
     wrong = score != "hd95" and own.note == BOTH_EMPTY and getattr(other, score) is not None

@@ -15,7 +15,7 @@ from plans.names import normalise
 from plans.raw.annotation import Annotation, annotations_of
 from plans.raw.header import DatasetHeader, labels_of
 from plans.regions import values_of
-from textdiffseg.evaluation.answers import PredictedLabels, ScoredLabels, answers_of, shared_names, shared_parts
+from textdiffseg.evaluation.answers import PredictedLabels, ScoredLabels, scored_labels, shared_names, shared_parts
 from textdiffseg.evaluation.matching import Pair, match_files, shares_of
 from textdiffseg.evaluation.metrics import CaseScores, score_case
 from textdiffseg.evaluation.raters import energy_distances, mean_over_raters, with_distances
@@ -62,16 +62,16 @@ def evaluate_folders(
         known = _annotations_by_value(pairs, names, shared_parts(manifests.values()), workers)
     annotations, own = known
     counted = _lesion_labels(lesions, own)
-    answers = {case: answers_of(manifests[case], own, annotations[case].annotated) for case in pairs}
-    notes += dict.fromkeys(note for one in answers.values() for note in one.notes)
-    if left_out := {name for case in pairs for name in {*annotations[case].annotated} - {*answers[case].labels}}:
+    scored = {case: scored_labels(manifests[case], own, annotations[case].annotated) for case in pairs}
+    notes += dict.fromkeys(note for one in scored.values() for note in one.notes)
+    if left_out := {name for case in pairs for name in {*annotations[case].annotated} - {*scored[case].labels}}:
         notes.append(f"Not queried in all predictions, and not scored there: {', '.join(sorted(left_out))}.")
-    if own and not any(one.labels for one in answers.values()):
+    if own and not any(one.labels for one in scored.values()):
         raise UserError(f"No prediction contains a label of the references ({', '.join(own)}). Give their predictions.")
     shares = {case: shares_of(pair, manifests[case]) for case, pair in pairs.items() if len(pair.references) > 1}
     if any(shares.values()):
         notes.append("ged2 was measured on the alternatives beside the predictions, weighted by their shares.")
-    tasks = [Task(case, pair, annotations[case], answers[case], shares.get(case, ())) for case, pair in pairs.items()]
+    tasks = [Task(case, pair, annotations[case], scored[case], shares.get(case, ())) for case, pair in pairs.items()]
     score = partial(_score_files, tolerance_mm=tolerance_mm, lesions=counted)
     scores = run_cases(score, tasks, list(pairs), workers)
     cases = followed(scores, "Score the cases", len(tasks), progress, cancel, attrgetter("case"))
@@ -125,7 +125,7 @@ def read_annotations(
 
 def _manifests(pairs: Mapping[str, Pair]) -> tuple[dict[str, PredictedLabels], list[str]]:
     """The manifest of each prediction, empty if there is none, and a note about JSON files of other programs."""
-    found = {case: PredictedLabels.beside(pair.prediction) for case, pair in pairs.items()}
+    found = {case: PredictedLabels.read_for(pair.prediction) for case, pair in pairs.items()}
     foreign = listed([f"{case}.json" for case, one in found.items() if one is None])
     note = f"tds_predict did not write these JSON files beside predictions, so they were not read: {foreign}."
     return {case: one or PredictedLabels() for case, one in found.items()}, [note] if foreign else []
@@ -173,7 +173,7 @@ class Task:
     case: str
     pair: Pair
     annotation: Annotation
-    answers: ScoredLabels
+    scored: ScoredLabels
     shares: tuple[float, ...]  # of the alternatives that are compared with several references
 
 
@@ -183,10 +183,10 @@ def _score_files(task: Task, tolerance_mm: float, lesions: Collection[str]) -> C
     predicted, expected = _read(pair.prediction), [_read(path) for path in pair.references]
     grid = Grid(pair.references[0], expected[0].geometry)
     several = len(expected) > 1 and bool(task.shares)
-    prediction = task.answers.translated(grid.array_of(pair.prediction, predicted))
+    prediction = task.scored.translated(grid.array_of(pair.prediction, predicted))
     references = [grid.array_of(path, volume) for path, volume in zip(pair.references, expected, strict=True)]
     alternatives = pair.alternatives if several else ()
-    samples = [task.answers.translated(grid.array_of(path, _read(path))) for path in alternatives]
+    samples = [task.scored.translated(grid.array_of(path, _read(path))) for path in alternatives]
     for path, array in zip((pair.prediction, *alternatives), (prediction, *samples), strict=True):
         faults += _unknown_values(path, array, annotation, ())
     ignored = () if annotation.ignore is None else (annotation.ignore,)
@@ -196,7 +196,7 @@ def _score_files(task: Task, tolerance_mm: float, lesions: Collection[str]) -> C
         raise UserError(*faults)
     if ignored:
         references = [np.where(one == annotation.ignore, -1, one.astype(np.int32)) for one in references]
-    labels = {annotation.values[name]: name for name in task.answers.labels}
+    labels = {annotation.values[name]: name for name in task.scored.labels}
     score = partial(score_case, prediction, spacing=grid.geometry.spacing, labels=labels, tolerance_mm=tolerance_mm)
     scores = mean_over_raters([score(one, case=task.case, lesions=lesions) for one in references])
     return with_distances(scores, energy_distances(samples, references, labels, task.shares)) if several else scores

@@ -4,7 +4,7 @@ The distance of two samples is 1 minus their Dice, averaged over the labels that
 that overlap are compared in the values that they write.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
@@ -16,10 +16,11 @@ from textdiffseg.arguments import is_whole
 from textdiffseg.folds.sampling import ALTERNATIVE_SAMPLES
 from textdiffseg.imaging.boxes import joint
 from textdiffseg.inference.medoids import medoids
+from textdiffseg.inference.region import Region
 from textdiffseg.inference.samples import SamplePredictor
-from textdiffseg.inference.scan import WindowProgress, part_of
 from textdiffseg.overlaps import dice_of, intersections
 from textdiffseg.preprocessing.case import TransformRecord
+from textdiffseg.progress import StepProgress, share_of
 from textdiffseg.queries import Queries
 
 MAX_DRAWN_SUMS_BYTES = 1e9  # of the samples that are drawn at once, unless one alone needs more
@@ -61,8 +62,8 @@ def draw_masks(
     image: Tensor,
     transform: TransformRecord,
     queries: Queries,
-    answers: int,
-    progress: WindowProgress | None = None,
+    n_answers: int,
+    progress: StepProgress | None = None,
 ) -> np.ndarray:
     """The masks (S, D, H, W) of all S samples on the scan's own grid. Class q is answer q, and 0 is background.
 
@@ -71,22 +72,24 @@ def draw_masks(
         image: (C, D, H, W) on the plan's grid.
         transform: from the scan's grid to the plan's.
         queries: of one sample.
-        answers: the number of leading slots that are written.
-        progress: called with the share of the work that is done, as (done, total).
+        n_answers: the number of answers, the first slots. The other slots are rivals, and are not written.
+        progress: called with (done, total), in groups of windows of one pass over the scan. Their ratio is the share
+            of the work on all samples that is done.
     """
-    samples, classes = predictor.settings.samples, 1 + queries.labels.shape[1]
-    readout, at_once = predictor.readout, samples_at_once(classes, predictor.slab_voxels(triple(image.shape[1:])))
+    samples, readout = predictor.settings.samples, predictor.readout
+    classes = 1 + queries.labels.shape[1]
+    at_once = samples_at_once(classes, predictor.slab_voxels(triple(image.shape[1:])))
     masks = np.zeros((samples, *transform.original_shape), class_type(classes))
     for first in range(0, samples, at_once):
         numbers = range(first, min(first + at_once, samples))
-        follow = part_of(progress, first / samples, len(numbers) / samples)
+        progress_of_some = share_of(progress, first / samples, len(numbers) / samples)
         restoring = [readout.restoring(transform) for _ in numbers]
-        for slabs in predictor.sample_slabs(image, queries, numbers, follow):
-            for one, slab in zip(restoring, slabs, strict=True):
-                one.add(readout.competing(slab.prediction.probabilities.numpy()))
-        for number, one in zip(numbers, restoring, strict=True):
-            slots = one.finish()
-            masks[number] = np.where(slots > answers, 0, slots)  # rivals are background
+        for slabs in predictor.sample_slabs(image, queries, numbers, progress_of_some):
+            for mask, slab in zip(restoring, slabs, strict=True):
+                mask.add(readout.classes_to_compare(slab.prediction.probabilities.numpy()))
+        for number, mask in zip(numbers, restoring, strict=True):
+            slots = mask.finish()
+            masks[number] = np.where(slots > n_answers, 0, slots)  # rivals are background
     return masks
 
 
@@ -97,13 +100,17 @@ class AlternativeChoice:
     predictor: SamplePredictor  # its settings have `ALTERNATIVE_SAMPLES` samples
     count: int
 
+    def near(self, region: Region) -> "AlternativeChoice":
+        """The same for one scan: only windows that touch a region of the scan are computed."""
+        return replace(self, predictor=self.predictor.near(region))
+
     def __call__(
         self,
         image: Tensor,
         transform: TransformRecord,
         queries: Queries,
         values: tuple[int, ...],
-        progress: WindowProgress | None,
+        progress: StepProgress | None,
     ) -> tuple[Alternative, ...]:
         """The alternatives of an image (C, D, H, W) on the plan's grid. `values`: of the answers in the masks."""
         masks = draw_masks(self.predictor, image, transform, queries, len(values), progress)
@@ -127,8 +134,8 @@ def choose_alternatives(masks: np.ndarray, values: tuple[int, ...], count: int) 
         count: of alternatives.
     """
     table = value_table(values)
-    found = medoids(distances(masks, len(values)), count)
-    return tuple(Alternative(table[masks[one.sample]], one.share) for one in found)
+    chosen = medoids(distances(masks, len(values)), count)
+    return tuple(Alternative(table[masks[medoid.sample]], medoid.share) for medoid in chosen)
 
 
 def value_table(values: tuple[int, ...]) -> np.ndarray:
@@ -136,14 +143,14 @@ def value_table(values: tuple[int, ...]) -> np.ndarray:
     return np.array([0, *values], dtype=np.result_type(*map(np.min_scalar_type, (0, *values))))
 
 
-def distances(masks: np.ndarray, answers: int) -> np.ndarray:
-    """The distance (S, S) of every pair of masks (S, D, H, W) with the classes 1 to `answers`."""
+def distances(masks: np.ndarray, n_answers: int) -> np.ndarray:
+    """The distance (S, S) of every pair of masks (S, D, H, W) with the classes 1 to `n_answers`."""
     from scipy.ndimage import find_objects
 
     total, labels = np.zeros((2, len(masks), len(masks)))
-    boxes = [find_objects(mask, max_label=answers) for mask in masks]
-    for answer in range(1, 1 + answers):
-        box = joint(found[answer - 1] for found in boxes)
+    boxes = [find_objects(mask, max_label=n_answers) for mask in masks]
+    for answer in range(1, 1 + n_answers):
+        box = joint(boxes_of_mask[answer - 1] for boxes_of_mask in boxes)
         if box is None:
             continue
         counts = intersections([mask[box] for mask in masks], (answer,))

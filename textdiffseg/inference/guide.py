@@ -5,7 +5,6 @@ that hold a voxel near this mask (`Region`). A voxel near the mask gets all of i
 those of a whole prediction. Voxels in no window are background.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 
@@ -16,6 +15,7 @@ from plans.errors import listed
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import Selection
 from textdiffseg.inference.region import Region
+from textdiffseg.progress import StepProgress
 
 NOTHING_FOUND = (
     "Low resolution found nothing in this scan, so full resolution was not computed. To compute it everywhere: "
@@ -24,7 +24,7 @@ NOTHING_FOUND = (
 
 
 @dataclass(frozen=True)
-class Sighting:
+class GuideResult:
     """What the search at low resolution found in a scan."""
 
     region: Region
@@ -43,9 +43,9 @@ class Sighting:
         )
 
 
-def search(
-    predictor: Predictor, image: Tensor, selection: Selection, progress: Callable[[int, int], None] | None = None
-) -> Sighting:
+def find_region(
+    predictor: Predictor, image: Tensor, selection: Selection, progress: StepProgress | None = None
+) -> GuideResult:
     """What a low-resolution model finds in an image (C, D, H, W) on its grid.
 
     Args:
@@ -54,11 +54,12 @@ def search(
         selection: the queries and answers, for this model.
         progress: called with (groups of windows done, all groups).
     """
-    found, seen = np.zeros(image.shape[1:], dtype=bool), np.zeros(len(selection.names), dtype=bool)
+    found = np.zeros(image.shape[1:], dtype=bool)  # voxels of any answer
+    seen = np.zeros(len(selection.names), dtype=bool)  # answers with voxels
     for slab in predictor.predict_slabs(image, selection.queries, progress=progress):
         p = slab.prediction.probabilities
         for answer, mask in enumerate(islice(predictor.readout.slot_masks(p), len(seen))):  # rivals follow
             seen[answer] |= bool(mask.any())
             found[slab.first : slab.first + p.shape[1]] |= mask.numpy()
-    missing = tuple(name for name, one in zip(selection.names, seen, strict=True) if not one)
-    return Sighting(Region(found), missing)
+    missing = tuple(name for name, is_seen in zip(selection.names, seen, strict=True) if not is_seen)
+    return GuideResult(Region(found), missing)

@@ -31,8 +31,8 @@ def volumes_of(
     voxels[: len(result.voxels)] = result.voxels
     intervals: list[tuple[float, float] | None] = [None] * len(selection.names)
     if result.sums is not None and factor is not None:
-        found = result.sums.interval(calibration.temperature or 1.0) * plan_millilitres
-        intervals = [(low, high) for low, high in widen(found, factor).tolist()]
+        narrow = result.sums.interval(calibration.temperature or 1.0) * plan_millilitres
+        intervals = [(low, high) for low, high in widen(narrow, factor).tolist()]
     for name, own, interval in zip(selection.names, slots_of_all(plan, numbers), intervals, strict=True):
         volume = float(voxels[own].sum()) * millilitres
         low, high = (None, None) if interval is None else (min(interval[0], volume), max(interval[1], volume))
@@ -58,11 +58,11 @@ def expected_dice_of(
     if curve is None or result.sums is None:
         return None
     labels: dict[str, float] = {}
-    found, numbers = {*np.flatnonzero(result.voxels).tolist()}, selection.numbers
+    filled, numbers = {*np.flatnonzero(result.voxels).tolist()}, selection.numbers
     values = curve.expected(result.sums.soft_dice).tolist()
     members = slots_of_all(plan, numbers)
     for name, number, own, value in zip(selection.names, numbers, members, values, strict=True):
-        empty = found.isdisjoint(own)
+        empty = filled.isdisjoint(own)
         if number > len(plan.labels) or (empty and plan.labels[number - 1].name in curve.may_be_absent):
             continue
         labels[name] = value

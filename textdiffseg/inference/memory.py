@@ -27,8 +27,9 @@ from plans.planning.memory import (
 from textdiffseg.folds.sampling import ALTERNATIVE_SAMPLES, PredictionSettings
 from textdiffseg.imaging.volume import Geometry, orientation_of
 from textdiffseg.inference.alternatives import class_type, samples_at_once
+from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.room import windows_at_once
-from textdiffseg.inference.segmenting import Segmenting
+from textdiffseg.inference.segmenting import PreparedModel
 from textdiffseg.inference.tiling import tile
 from textdiffseg.preprocessing.case import MAX_VOXELS
 from textdiffseg.resources import free_memory, own_memory
@@ -126,71 +127,76 @@ def _kept_bytes(classes: int, voxels: int, original_voxels: int) -> float:
 
 
 def scan_ram_gb(
-    segmenting: Segmenting, geometry: Geometry, shape: Triple | None = None, kept: Kept = NOTHING_KEPT
+    prepared: PreparedModel, geometry: Geometry, shape: Triple | None = None, kept: Kept = NOTHING_KEPT
 ) -> float | None:
     """The estimate in GB for a scan with this header. None: the scan is too large to be predicted.
 
     `shape`: of the cropped scan on the plan's grid; None: nothing is cropped. `kept`: what the caller keeps.
     """
-    plan = segmenting.plan
+    plan = prepared.plan
     shape = shape or shape_on_plan(geometry, plan)
     if shape is None:
         return None
-    drawn = None if segmenting.choice is None else segmenting.choice.predictor
-    samples = None if segmenting.samples is None else segmenting.samples.predictor
     guide = 0.0  # its networks; its windows are far fewer
-    if segmenting.guide is not None:
-        guide = 4.0 * parameters(network_of(segmenting.guide.plan)) * len(segmenting.guide.masks.predictor.networks)
-    return guide / GB + max(
-        prediction_ram_gb(
+    if prepared.guide is not None:
+        networks = prepared.guide.mask_predictor.predictor.networks
+        guide = 4.0 * parameters(network_of(prepared.guide.plan)) * len(networks)
+
+    def estimate(predictor: Predictor, uncertainty: bool = False, alternatives: bool = False) -> float:
+        return prediction_ram_gb(
             plan,
-            one.settings,
-            len(one.networks),
+            predictor.settings,
+            len(predictor.networks),
             shape,
             _canonical_shape(geometry),
-            slots=segmenting.selection.queries.labels.shape[1],  # rivals included
-            uncertainty=one is samples,
-            on_cpu=one.device.type == "cpu",
-            alternatives=one is drawn,
-            kept_bytes=_bytes_of(kept, segmenting, geometry, shape),
+            slots=prepared.selection.queries.labels.shape[1],  # rivals included
+            uncertainty=uncertainty,
+            on_cpu=predictor.device.type == "cpu",
+            alternatives=alternatives,
+            kept_bytes=_bytes_of(kept, prepared, geometry, shape),
         )
-        for one in (segmenting.masks.predictor, samples, drawn)
-        if one is not None
-    )
+
+    estimates = [estimate(prepared.mask_predictor.predictor, uncertainty=prepared.mask_uncertainty)]
+    if prepared.uncertainty_predictor is not None:
+        estimates.append(estimate(prepared.uncertainty_predictor.predictor, uncertainty=True))
+    if prepared.alternatives is not None:
+        estimates.append(estimate(prepared.alternatives.predictor, alternatives=True))
+    return guide / GB + max(estimates)
 
 
-def _bytes_of(kept: Kept, segmenting: Segmenting, geometry: Geometry, shape: Triple) -> float:
+def _bytes_of(kept: Kept, prepared: PreparedModel, geometry: Geometry, shape: Triple) -> float:
     """The bytes of what the caller keeps: float32 scans on the file's grid, and maps on the plan's grid."""
-    scans = 0 if not kept.scan else 1 if segmenting.masks.predictor.device.type == "cpu" else 1 + SCANS_AHEAD
-    maps = len(segmenting.selection.names) if segmenting.probabilities else 0
-    maps += UNCERTAINTY_MAPS if segmenting.samples is not None else 0
+    scans = 0 if not kept.scan else 1 if prepared.mask_predictor.predictor.device.type == "cpu" else 1 + SCANS_AHEAD
+    maps = len(prepared.selection.names) if prepared.probabilities else 0
+    maps += UNCERTAINTY_MAPS if prepared.uncertainty else 0
     of_maps = 4.0 * maps * prod(shape) if kept.maps else 0.0
-    return 4.0 * scans * len(segmenting.plan.channels) * prod(geometry.shape) + of_maps
+    return 4.0 * scans * len(prepared.plan.channels) * prod(geometry.shape) + of_maps
 
 
 def refuse_too_large(
-    segmenting: Segmenting, geometry: Geometry | None, shape: Triple | None = None, kept: Kept = NOTHING_KEPT
+    prepared: PreparedModel, geometry: Geometry | None, shape: Triple | None = None, kept: Kept = NOTHING_KEPT
 ) -> None:
     """Raise `UserError` if a scan with this header needs more memory than there is. None: the header is not known.
 
     What this process holds already, e.g. the models, counts as free: the estimate includes it. Before a scan is read
     (`shape` is None), a crop is taken to leave `LEAST_CROPPED`, so that a scan that fits is not refused.
     """
-    whole = None if geometry is None else shape_on_plan(geometry, segmenting.plan)
+    whole = None if geometry is None else shape_on_plan(geometry, prepared.plan)
     if geometry is None or whole is None:
         return
-    shape = shape or triple(max(1, int(LEAST_CROPPED[segmenting.plan.crop] * size)) for size in whole)
-    need, free = scan_ram_gb(segmenting, geometry, shape, kept), (free_memory() + own_memory()) / GB
+    shape = shape or triple(max(1, int(LEAST_CROPPED[prepared.plan.crop] * size)) for size in whole)
+    need = scan_ram_gb(prepared, geometry, shape, kept)
+    free = (free_memory() + own_memory()) / GB
     if need is None or need <= free:
         return
-    masks = segmenting.masks.predictor
+    masks = prepared.mask_predictor.predictor
     ways = {
         "close other programs": True,
-        "query fewer labels (--prompt)": len(segmenting.selection.names) > 1,
+        "query fewer labels (--prompt)": len(prepared.selection.names) > 1,
         "use fewer --samples": masks.settings.samples > 1,
-        "leave out --alternatives": segmenting.choice is not None,
+        "leave out --alternatives": prepared.alternatives is not None,
         "leave out --picture": kept.scan,
-        "leave out the maps of probabilities and uncertainty": kept.maps and segmenting.maps,
+        "leave out the maps of probabilities and uncertainty": kept.maps and prepared.maps,
         "use fewer --folds": len(masks.networks) > 1,
     }
     advice = ", ".join(way for way, helps in ways.items() if helps)

@@ -38,9 +38,9 @@ from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import encode_texts, select_answers, select_labels
 from textdiffseg.inference.result import Result
 from textdiffseg.inference.samples import SamplePredictor
-from textdiffseg.inference.scan import Calibrated, WindowProgress, follow
-from textdiffseg.inference.segmenting import PreparedScan, Segmenting, SegmentOptions
-from textdiffseg.progress import Cancel, OnProgress, never, silent
+from textdiffseg.inference.scan import CalibratedPredictor, window_reporter
+from textdiffseg.inference.segmenting import PreparedModel, PreparedScan, SegmentOptions
+from textdiffseg.progress import Cancel, OnProgress, StepProgress, never, silent
 from textdiffseg.resources import choose_device, is_out_of_memory
 from textdiffseg.text.case_texts import CaseText
 
@@ -61,7 +61,8 @@ class Model:
     ):
         """`low`: the model of low resolution, for `effort="fast"` and as a guide; `low_notes` are on its folds."""
         self.ensemble, self.device, self.low, self.backend = ensemble, device, low, backend
-        self._converted = [OpenVINOSegmenter.of(one) for one in ensemble.networks] if backend == "openvino" else None
+        openvino = backend == "openvino"
+        self._converted = [OpenVINOSegmenter.of(network) for network in ensemble.networks] if openvino else None
         self._why_no_guide = why_no_guide(low.ensemble) if low else None
         lost = f"Low resolution does not guide the full one: {self._why_no_guide}." if self._why_no_guide else None
         self._low_notes = (*low_notes, *([lost] if lost else []))
@@ -91,10 +92,11 @@ class Model:
         """
         check_choice("checkpoint", checkpoint, get_args(Checkpoint))
         check_choice("backend", backend, get_args(Backend))
-        device, names = choose_device(device), names_of_folds(folds)
+        device = choose_device(device)
+        names = names_of_folds(folds)
         if backend == "openvino":
             require_openvino(device)
-        folders = [found for one in several(folder) for found in find_models(Path(), folder=path_of(one))]
+        folders = [model for given in several(folder) for model in find_models(Path(), folder=path_of(given))]
         full = load_ensemble(folders, names, checkpoint, device, include_unfinished)
         low, notes = load_low(full, names, checkpoint, device, include_unfinished)
         return cls(full, device, None if low is None else cls(low, device, backend=backend), notes, backend)
@@ -132,7 +134,7 @@ class Model:
         """
         return encode_texts(self.plan, self.ensemble.bank, words, text_encoder)
 
-    def prepare(self, options: SegmentOptions) -> Segmenting:
+    def prepare(self, options: SegmentOptions) -> PreparedModel:
         """The model with the queries and settings of `options`. `UserError` if they do not fit the model."""
         if (server := self.serving(options.effort)) is not self:
             return server.prepare(options)
@@ -151,17 +153,26 @@ class Model:
             seed=options.seed,
             effort=options.effort,
         )
-        masks, samples = self._calibrated(settings, options.postprocessing), None
+        sampled = settings
         if options.uncertainty:
             sampled = uncertainty_settings(plan, settings, len(self.ensemble.folds))
-            samples = masks if sampled == settings else self._calibrated(sampled)
-        choice, count = None, options.alternatives
-        if count:
-            drawn = alternative_settings(plan, settings)
-            choice = AlternativeChoice(SamplePredictor(self.ensemble.samplers, drawn, self.device), count)
-        return Segmenting(selection, masks, samples, options.probabilities, choice, self._guide(options))
+        return PreparedModel(
+            selection=selection,
+            mask_predictor=self._calibrated(settings, options.postprocessing),
+            uncertainty_predictor=None if sampled == settings else self._calibrated(sampled),
+            probabilities=options.probabilities,
+            mask_uncertainty=options.uncertainty and sampled == settings,
+            alternatives=self._alternatives(options, settings),
+            guide=self._guide(options),
+        )
 
-    def _guide(self, options: SegmentOptions) -> Segmenting | None:
+    def _alternatives(self, options: SegmentOptions, settings: PredictionSettings) -> AlternativeChoice | None:
+        if options.alternatives == 0:
+            return None
+        drawn = alternative_settings(self.plan, settings)
+        return AlternativeChoice(SamplePredictor(self.ensemble.samplers, drawn, self.device), options.alternatives)
+
+    def _guide(self, options: SegmentOptions) -> PreparedModel | None:
         """The low-resolution model with the same queries, in a single pass; None: full resolution is computed whole."""
         if self.low is None or self._why_no_guide or not options.guide or options.effort == "best":
             return None
@@ -224,8 +235,8 @@ class Model:
             probabilities=probabilities,
             alternatives=alternatives,
         )
-        ready, encoded = self.prepare(options), self._encoded(text, options)
-        return self._segmented(ready, scan, encoded, follow(progress, cancel), spacing, affine, series)
+        prepared, encoded = self.prepare(options), self._encoded(text, options)
+        return self._segmented(prepared, scan, encoded, window_reporter(progress, cancel), spacing, affine, series)
 
     def segment_each(
         self, scans: Iterable["Scan"], options: SegmentOptions | None = None
@@ -237,14 +248,14 @@ class Model:
         """
         if isinstance(scans, str | Path):
             raise UserError(f"scans: expected a list of scans, found one path. Write [{str(scans)!r}].")
-        segmenting = self.prepare(options or SegmentOptions())
+        prepared = self.prepare(options or SegmentOptions())
         for scan in scans:
-            yield self._attempt(segmenting, scan)  # no name holds the result while the next scan is segmented
+            yield self._attempt(prepared, scan)  # no name holds the result while the next scan is segmented
 
-    def _attempt(self, segmenting: Segmenting, scan: "Scan") -> Result | UserError:
+    def _attempt(self, prepared: PreparedModel, scan: "Scan") -> Result | UserError:
         """The segmentation of a scan, or its error."""
         try:
-            return self._segmented(segmenting, scan)
+            return self._segmented(prepared, scan)
         except UserError as error:
             return UserError(*error.lines)  # without its frames, which hold the scan
         except (MemoryError, RuntimeError, OSError) as error:
@@ -254,32 +265,32 @@ class Model:
 
     def _segmented(
         self,
-        ready: Segmenting,
+        prepared: PreparedModel,
         scan: "Scan",
         text: CaseText | None = None,
-        progress: WindowProgress | None = None,
+        progress: StepProgress | None = None,
         spacing: Sequence[float] | None = None,
         affine: np.ndarray | None = None,
         series: str | None = None,
     ) -> Result:
         """The segmentation of a scan. It keeps the record of a MetaTensor, and the paths of files with their series."""
-        found = ready.run(self._read(ready, scan, spacing, affine, series), text, progress)
-        return replace(found, monai=record_of(scan), scan_files=_files_of(scan), series=series)
+        result = prepared.run(self._read(prepared, scan, spacing, affine, series), text, progress)
+        return replace(result, monai=record_of(scan), scan_files=_files_of(scan), series=series)
 
     def _read(
         self,
-        ready: Segmenting,
+        prepared: PreparedModel,
         scan: "Scan",
         spacing: Sequence[float] | None,
         affine: np.ndarray | None,
         series: str | None,
     ) -> PreparedScan:
         """The scan on the plan's grid. It is refused before it is read, or before it is resampled, if it cannot fit."""
-        refuse = partial(refuse_too_large, ready, kept=Kept(maps=True))
+        refuse = partial(refuse_too_large, prepared, kept=Kept(maps=True))
         for path in _files_of(scan)[:1]:
             refuse(read_geometry(path, series))
         volume = volume_of(scan, spacing, affine, series, self._channels)
-        return ready.read(volume, partial(refuse, volume.geometry))
+        return prepared.read(volume, partial(refuse, volume.geometry))
 
     @property
     def _channels(self) -> list[str]:
@@ -289,17 +300,17 @@ class Model:
         serving = self.serving(options.effort)
         return serving.texts({"": text}, options.text_encoder)[""] if text else None
 
-    def _calibrated(self, settings: PredictionSettings, postprocessing: bool = False) -> Calibrated:
+    def _calibrated(self, settings: PredictionSettings, postprocessing: bool = False) -> CalibratedPredictor:
         networks = self.ensemble.samplers if settings.steps else self.ensemble.networks
         if settings.steps or self._converted is None:
             predictor = Predictor(networks, settings, self.device)
         else:
             predictor = Predictor(networks, settings, self.device, WINDOWS_AT_ONCE, self._converted)
         steps = self.ensemble.postprocessing if postprocessing else {}
-        return Calibrated(predictor, applied_calibration(self.ensemble.calibrations, settings), steps)
+        return CalibratedPredictor(predictor, applied_calibration(self.ensemble.calibrations, settings), steps)
 
 
 def _files_of(scan: "Scan") -> tuple[Path, ...]:
     """The files of a scan that was given as paths."""
     given = scan.values() if isinstance(scan, Mapping) else scan if isinstance(scan, list | tuple) else (scan,)
-    return tuple(path_of(one) for one in given if isinstance(one, str | Path))
+    return tuple(path_of(path) for path in given if isinstance(path, str | Path))

@@ -50,11 +50,11 @@ class OpenVINOSegmenter(Segmenter):
             return
         inputs = (image, *_tensors(queries))
         request = self._compiled(inputs).create_infer_request()
-        yield torch.from_numpy(request.infer([one.contiguous().numpy() for one in inputs])[0])
+        yield torch.from_numpy(request.infer([tensor.contiguous().numpy() for tensor in inputs])[0])
 
     def _compiled(self, inputs: Sequence[Tensor]) -> "CompiledModel":
         """The converted network for inputs of these shapes."""
-        shapes = tuple(tuple(one.shape) for one in inputs)
+        shapes = tuple(tuple(tensor.shape) for tensor in inputs)
         with self.lock:
             if shapes not in self.compiled:
                 self.compiled.clear()
@@ -108,7 +108,7 @@ def _convert(network: SegmentationNetwork, inputs: Sequence[Tensor]) -> "Compile
     try:
         with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
             warnings.simplefilter("ignore")  # shapes become constants, as intended; the tracer is deprecated
-            examples = tuple(one.clone() for one in inputs)
+            examples = tuple(tensor.clone() for tensor in inputs)
             graph = TorchScriptPythonDecoder(_MaskGraph(_convertible(network)), example_input=examples)
         front_end = FrontEndManager().load_by_framework("pytorch")
         model = front_end.convert(front_end.load(graph))
@@ -125,11 +125,11 @@ def _convertible(network: SegmentationNetwork) -> SegmentationNetwork:
 
     OpenVINO 2025.4 and 2026.4 end with a segmentation fault on a group normalisation before a sum.
     """
-    found = copy.deepcopy(network).eval()
-    for module in list(found.modules()):
+    converted = copy.deepcopy(network).eval()
+    for module in list(converted.modules()):
         for name, child in module.named_children():
             if isinstance(child, InstanceNorm):
                 norm = nn.InstanceNorm3d(child.num_channels, child.eps, affine=True)
                 norm.load_state_dict(child.state_dict())
                 setattr(module, name, norm.eval())
-    return found
+    return converted

@@ -62,12 +62,12 @@ def _without(members: Sequence[Sequence[int]], slot: int) -> np.ndarray:
     """
     lost = {label for label, own in enumerate(members, start=1) if {*own} <= {*members[slot - 1]}}
     table = np.arange(1 + len(members), dtype=np.int16)  # other slots keep their labels
-    labels_of: dict[int, set[int]] = {one: set() for one in range(1, 1 + len(members))}
+    labels_of: dict[int, set[int]] = {member: set() for member in range(1, 1 + len(members))}
     for label, own in enumerate(members, start=1):
-        for one in own:
-            labels_of[one].add(label)
-    for one in members[slot - 1]:
-        left = labels_of[one] - lost
+        for member in own:
+            labels_of[member].add(label)
+    for member in members[slot - 1]:
+        left = labels_of[member] - lost
         kept = (other for other, labels in labels_of.items() if labels <= left)
-        table[one] = max(kept, key=lambda other: len(labels_of[other]), default=0)
+        table[member] = max(kept, key=lambda other: len(labels_of[other]), default=0)
     return table

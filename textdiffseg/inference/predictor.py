@@ -12,10 +12,9 @@ the CPU, the result is thus bitwise independent of the order in which they are c
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, combinations
-from pathlib import Path
 from typing import Self
 
 import torch
@@ -23,10 +22,8 @@ from torch import Tensor
 
 from plans.errors import UserError
 from plans.geometry import Triple, triple
-from plans.layout import Checkpoint
 from plans.plan import Plan
-from textdiffseg.folds.ensemble import load_ensemble
-from textdiffseg.folds.sampling import PredictionSettings, settings_of_choice
+from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.inference.region import Region
 from textdiffseg.inference.room import DeviceRoom
 from textdiffseg.inference.tiling import Tiling, tile
@@ -41,6 +38,7 @@ from textdiffseg.inference.windows import (
 from textdiffseg.networks.model import SegmentationNetwork, can_sample
 from textdiffseg.overview import reduced
 from textdiffseg.precision import gpu_has_bfloat16
+from textdiffseg.progress import StepProgress
 from textdiffseg.queries import Queries
 from textdiffseg.randomness import torch_generator
 from textdiffseg.readout import readout_of
@@ -83,14 +81,6 @@ class Predictor:
         if settings.steps and not can_sample(self.networks):
             raise UserError(UNTRAINED)
 
-    @classmethod
-    def from_folder(
-        cls, folder: Path, folds: Sequence[str] | None = None, checkpoint: Checkpoint = "best", device: str = "cpu"
-    ) -> "Predictor":
-        """A predictor of the trained folds in `folder`, with the settings that validation chose."""
-        ensemble = load_ensemble(Path(folder), folds, checkpoint, device)
-        return cls(ensemble.networks, settings_of_choice(ensemble.plan, ensemble.sampling), device)
-
     def near(self, region: Region) -> Self:
         """The same predictor for one image: it computes only the windows that touch a region of the image."""
         near = copy.copy(self)
@@ -114,15 +104,15 @@ class Predictor:
         image: Tensor,
         queries: Queries,
         uncertainty: bool = False,
-        answers: int | None = None,
+        n_answers: int | None = None,
         order: Sequence[int] | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: StepProgress | None = None,
     ) -> Prediction:
         """The prediction of a whole image: probabilities (1 + Q, D, H, W), and uncertainty on request.
 
         It needs memory for all classes of all voxels. The arguments are those of `predict_slabs`.
         """
-        slabs = self.predict_slabs(image, queries, uncertainty, answers, order, progress)
+        slabs = self.predict_slabs(image, queries, uncertainty, n_answers, order, progress)
         return joined(slabs, triple(image.shape[1:]))
 
     @torch.inference_mode()
@@ -131,9 +121,9 @@ class Predictor:
         image: Tensor,
         queries: Queries,
         uncertainty: bool = False,
-        answers: int | None = None,
+        n_answers: int | None = None,
         order: Sequence[int] | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: StepProgress | None = None,
     ) -> Iterator[Slab]:
         """The prediction of an image, slab by slab along D. Only sums over one patch along D are kept.
 
@@ -143,14 +133,17 @@ class Predictor:
             image: (C, D, H, W) on the plan's grid.
             queries: of one sample, with Q slots.
             uncertainty: predict `between_samples` and `between_folds`, too.
-            answers: leading slots that uncertainty keeps; others count as background. None: all slots.
+            n_answers: the first slots, which uncertainty keeps; others count as background. None: all slots.
             order: the order in which groups of windows are computed; None: from first to last.
             progress: called with (groups done, all groups).
         """
-        numbers, answers = range(self.settings.samples), queries.labels.shape[1] if answers is None else answers
-        volume = self._inputs(image, queries, numbers, answers, uncertainty)
+        if n_answers is None:
+            n_answers = queries.labels.shape[1]
+        volume = self._inputs(image, queries, range(self.settings.samples), n_answers, uncertainty)
         groups = self._groups(volume.tiling)
-        (sums,), added, waiting = self.room.sums(volume, 1), 0, {}
+        (sums,) = self.room.sums(volume, 1)
+        added = 0
+        waiting: dict[int, list[WindowGroup]] = {}  # computed groups that wait for earlier ones, by index
         for done, index in enumerate(range(len(groups)) if order is None else order, start=1):
             waiting[index] = self.room.compute(lambda part: self._compute(volume, part), groups[index], [sums])
             while added in waiting:
@@ -162,7 +155,7 @@ class Predictor:
         yield from sums.finish()
 
     def _inputs(
-        self, image: Tensor, queries: Queries, numbers: Sequence[int], answers: int, uncertainty: bool
+        self, image: Tensor, queries: Queries, numbers: Sequence[int], n_answers: int, uncertainty: bool
     ) -> WindowInputs:
         """What all windows of an image share. `numbers` are those of the diffusion samples."""
         tiling, overview = self._tiling(triple(image.shape[1:])), self.plan.overview
@@ -171,7 +164,7 @@ class Predictor:
             image=tiling.pad(image.float()),
             noise=self._noise(tiling, numbers),
             queries=queries.to(self.device),
-            answers=answers,
+            n_answers=n_answers,
             uncertainty=uncertainty,
             overview=reduced(image, overview.edge)[None].to(self.device) if overview else None,
         )
@@ -189,7 +182,7 @@ class Predictor:
         assert schedule is not None, "expected a model with diffusion"
         return torch.stack([schedule.noise(shape, torch_generator(self.settings.seed, number)) for number in numbers])
 
-    def _stacked(self, volume: WindowInputs, starts: tuple[Triple, ...]) -> tuple[Tensor, Tensor, Queries]:
+    def _group_inputs(self, volume: WindowInputs, starts: tuple[Triple, ...]) -> tuple[Tensor, Tensor, Queries]:
         """The patches, z_T and queries of a group of windows, on the device. The last window fills up the group."""
         tiling = volume.tiling
         filled = (*starts, *(starts[-1],) * (self.room.filled(len(starts)) - len(starts)))
@@ -207,20 +200,21 @@ class Predictor:
 
     def _compute(self, volume: WindowInputs, starts: tuple[Triple, ...]) -> WindowGroup:
         """The predictions of one group of windows with all folds and samples."""
-        answers, readout = volume.answers, self.readout
-        patches, z_T, queries = self._stacked(volume, starts)
+        n_answers, readout = volume.n_answers, self.readout
+        patches, z_T, queries = self._group_inputs(volume, starts)
         of_folds, inner = [], []
         for segmenter in self.segmenters:
-            p = self._fold(segmenter, patches, z_T, queries)[:, : len(starts)]  # (S, B, K, D, H, W)
+            p = self._probabilities_of_fold(segmenter, patches, z_T, queries)[:, : len(starts)]  # (S, B, K, D, H, W)
             of_folds.append(_mean(p))
             if volume.uncertainty:
-                inner.append(torch.stack([readout.entropy(readout.answered(p_s, answers, 1), 1) for p_s in p]).mean(0))
+                kept = [readout.keep_first(p_s, n_answers, 1) for p_s in p]
+                inner.append(torch.stack([readout.entropy(p_s, 1) for p_s in kept]).mean(0))
             del p
         means = _stacked(of_folds)
         del of_folds  # as large as `means`: it frees memory
         if not volume.uncertainty:
             return WindowGroup(starts, _mean(means))
-        maps = disagreement(readout.answered(means, answers, 2), torch.stack(inner), readout)
+        maps = disagreement(readout.keep_first(means, n_answers, 2), torch.stack(inner), readout)
         return WindowGroup(starts, _mean(means), torch.stack(maps))
 
     def _autocast(self) -> torch.autocast:
@@ -230,20 +224,21 @@ class Predictor:
     def _probabilities(self, logits: Tensor) -> Tensor:
         """The probabilities (B, K, D, H, W) of logits, which it overwrites. Background is NaN if one is not finite."""
         finite = logits.sum().isfinite()  # ten times faster than a test of each number
-        p = self.readout.consumed(logits)
+        p = self.readout.probabilities_in_place(logits)
         p[:, 0].masked_fill_(~finite, torch.nan)  # `SlabSums` reports it
         return p
 
-    def _fold(self, segmenter: Segmenter, patches: Tensor, z_T: Tensor, queries: Queries) -> Tensor:
+    def _probabilities_of_fold(self, segmenter: Segmenter, patches: Tensor, z_T: Tensor, queries: Queries) -> Tensor:
         """One fold's probabilities (S, B, K, D, H, W) float32 of each sample, averaged over mirrored views."""
         views = subsets(self.settings.mirror_axes)
         sums: list[Tensor] = []  # over views, one per sample
         with self._autocast():
             for axes in views:
                 dims = tuple(axis + 2 for axis in axes)
-                seen = patches.flip(dims) if dims else patches
-                asked = replace(queries, overview=queries.overview and queries.overview.flip(axes))
-                for s, logits in enumerate(segmenter.logits(seen, asked, z_T, self.steps)):
+                mirrored_patches = patches.flip(dims) if dims else patches
+                overview = None if queries.overview is None else queries.overview.flip(axes)
+                mirrored_queries = replace(queries, overview=overview)
+                for s, logits in enumerate(segmenter.logits(mirrored_patches, mirrored_queries, z_T, self.steps)):
                     p = self._probabilities(logits)
                     p = p.flip(dims) if dims else p
                     if s == len(sums):

@@ -34,7 +34,7 @@ class Selection:
     values: tuple[int, ...]  # in the output file
     prompts: tuple[str, ...] = ()  # the user's phrases; empty: all labels
     forced: bool = False  # the model was not trained with some of the prompts
-    answers: tuple[tuple[str, int], ...] = ()  # name and value of each prompt, if the user chose them
+    user_labels: tuple[tuple[str, int], ...] = ()  # name and value of each prompt, if the user chose them
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -53,14 +53,12 @@ def slots_of_all(plan: Plan, numbers: Sequence[int]) -> list[list[int]]:
     """
     written = dict(enumerate(plan.written_numbers, start=1))
     values = dict(enumerate(map(set, plan.parts), start=1))
-    return [
-        [
-            other
-            for other, other_number in enumerate(numbers, start=1)
-            if other == slot or written.get(other_number) in values.get(number, ())
-        ]
-        for slot, number in enumerate(numbers, start=1)
-    ]
+    members = []
+    for slot, number in enumerate(numbers, start=1):
+        own = values.get(number, set())
+        slots = enumerate(numbers, start=1)
+        members.append([other for other, of_other in slots if other == slot or written.get(of_other) in own])
+    return members
 
 
 def select_labels(
@@ -80,7 +78,7 @@ def select_labels(
         raise UserError(f"A prompt has no words. Give the words of a label: {listed(names)}.")
     matches = [bank.find(prompt) for prompt in prompts]
     forced = force and None in matches
-    phrases = tuple(prompts[place] for place in readout_of(plan).order(matches))
+    phrases = tuple(prompts[place] for place in readout_of(plan).slot_order(matches))
     queries = _queries(plan, bank, phrases, force, text_encoder)
     if forced:
         return Selection(queries, phrases, tuple(range(1, len(phrases) + 1)), phrases, forced=True)
@@ -96,7 +94,7 @@ def select_answers(
     Labels that overlap are in the order of the data set, whatever the order of the file.
     """
     phrases = [answer.phrase for answer in answers.labels.values()]
-    order = readout_of(plan).order([bank.find(phrase) for phrase in phrases])
+    order = readout_of(plan).slot_order([bank.find(phrase) for phrase in phrases])
     prompts = tuple(phrases[place] for place in order)
     queries = _queries(plan, bank, prompts, force, text_encoder)
     named = [(name, answer.value) for name, answer in answers.labels.items()]

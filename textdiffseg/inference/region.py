@@ -26,6 +26,7 @@ class Region:
         """Whether a box of a volume of `shape` (D, H, W) holds a voxel of the region. It may exceed the volume."""
         near = []
         for side, size, coarse in zip(box, shape, self.found.shape, strict=True):
-            start, stop = floor(side.start * coarse / size) - MARGIN, ceil(side.stop * coarse / size) + MARGIN
+            start = floor(side.start * coarse / size) - MARGIN
+            stop = ceil(side.stop * coarse / size) + MARGIN
             near.append(slice(max(0, start), max(0, stop)))
         return bool(self.found[tuple(near)].any())

@@ -13,7 +13,7 @@ Memory: r of the samples that are drawn at once, on the host, as much as their n
 windows apart. The windows have one order; so there is no other one that could change the result.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
@@ -26,6 +26,7 @@ from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.tiling import Tiling
 from textdiffseg.inference.windows import Slab, WindowGroup, WindowInputs
 from textdiffseg.networks.model import SegmentationNetwork
+from textdiffseg.progress import StepProgress
 from textdiffseg.queries import Queries
 from textdiffseg.randomness import torch_generator
 from textdiffseg.segmenter import Segmenter
@@ -63,17 +64,13 @@ class SamplePredictor(Predictor):
         networks: Sequence[SegmentationNetwork],
         settings: PredictionSettings,
         device: torch.device | str = "cpu",
-        batch: int | None = None,
-        in_turn: bool = True,
     ):
-        """`in_turn`: windows continue each other. Those of preset `paper` do not: each standardises its own latent.
-
-        Raises `ValueError` for mirrored views. Noise is not mirrored, so they would be other samples.
-        """
-        super().__init__(networks, settings, device, batch)
+        """Raises `ValueError` for mirrored views. Noise is not mirrored, so they would be other samples."""
+        super().__init__(networks, settings, device)
         if settings.mirror_axes:
             raise ValueError(f"samples are not mirrored: expected no axes, found {settings.mirror_axes}")
-        self.in_turn = in_turn and self.plan.diffusion is not None
+        # Windows continue each other. Those of preset `paper` do not: each standardises its own latent.
+        self.in_turn = self.plan.diffusion is not None
 
     @torch.inference_mode()
     def sample_slabs(
@@ -81,7 +78,7 @@ class SamplePredictor(Predictor):
         image: Tensor,
         queries: Queries,
         numbers: Sequence[int],
-        progress: Callable[[int, int], None] | None = None,
+        progress: StepProgress | None = None,
     ) -> Iterator[tuple[Slab, ...]]:
         """The samples of an image, slab by slab along D. Raises `UserError` if the network's output is not finite.
 
@@ -101,18 +98,20 @@ class SamplePredictor(Predictor):
         sums = self.room.sums(volume, len(numbers))
         for done, starts in enumerate(groups, start=1):
             for of_samples in self.room.compute(draw, starts, sums):
-                yield from zip(*(one.add(group) for one, group in zip(sums, of_samples, strict=True)), strict=True)
+                slabs = [of_sample.add(group) for of_sample, group in zip(sums, of_samples, strict=True)]
+                yield from zip(*slabs, strict=True)
             if progress:
                 progress(done, len(groups))
-        yield from zip(*(one.finish() for one in sums), strict=True)
+        yield from zip(*(of_sample.finish() for of_sample in sums), strict=True)
 
     def _draw(self, volume: WindowInputs, numbers: Sequence[int], starts: tuple[Triple, ...]) -> list[WindowGroup]:
         """The predictions of one group of windows for each sample."""
-        patches, z_T, queries = self._stacked(volume, starts)
-        found: dict[int, Tensor] = {}
+        patches, z_T, queries = self._group_inputs(volume, starts)
+        predictions: dict[int, Tensor] = {}
         for segmenter, places in self._folds(numbers):
-            found |= zip(places, self._fold(segmenter, patches, z_T[places], queries), strict=True)
-        return [WindowGroup(starts, found[place][: len(starts)]) for place in range(len(numbers))]
+            p = self._probabilities_of_fold(segmenter, patches, z_T[places], queries)
+            predictions |= zip(places, p, strict=True)
+        return [WindowGroup(starts, predictions[place][: len(starts)]) for place in range(len(numbers))]
 
     def _folds(self, numbers: Sequence[int]) -> Iterator[tuple[Segmenter, list[int]]]:
         """Each fold that draws some of the samples, with their places in `numbers`."""
@@ -129,7 +128,8 @@ class SamplePredictor(Predictor):
         patch = volume.image[:, *volume.tiling.window(start)].to(self.device)
         noise = volume.noise[:, :, *volume.tiling.latent_window(start)]
         fresh = self._fresh_noise(volume.tiling, start)
-        r, found = torch.empty_like(noise), {}
+        r = torch.empty_like(noise)
+        predictions: dict[int, Tensor] = {}
         for segmenter, places in self._folds(numbers):
             count = self.room.windows if self.device.type == "cpu" else min(self.room.windows, len(places))
             with self._autocast():
@@ -141,9 +141,10 @@ class SamplePredictor(Predictor):
                     r_0 = around.sample(r_T, self.steps, drawn.known(filled, start, [r_T, *fresh]))
                     p = self._probabilities(around.decode(r_0))
                     for index, place in enumerate(some):
-                        r[place], found[place] = r_0[index], p[index : index + 1]
+                        r[place] = r_0[index]
+                        predictions[place] = p[index : index + 1]
         drawn.keep(r, start)
-        return [WindowGroup(starts, found[place]) for place in range(len(numbers))]
+        return [WindowGroup(starts, predictions[place]) for place in range(len(numbers))]
 
     def _fresh_noise(self, tiling: Tiling, start: Triple) -> Tensor:
         """Noise (steps - 1, k, d, h, w) of a window for the known part of r after the first step; none without one.

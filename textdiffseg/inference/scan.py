@@ -5,7 +5,7 @@ They are predicted separately, so that `uncertainty` does not change the mask. I
 diffusion, one prediction gives both. Volumes and the expected Dice come from the prediction of the mask.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,26 +21,26 @@ from textdiffseg.inference.maps import Maps, probability_map
 from textdiffseg.inference.postprocessing import postprocess
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import Selection
+from textdiffseg.inference.region import Region
 from textdiffseg.inference.volumes import SlabVoxelSums, VoxelSums
 from textdiffseg.inference.windows import Slab
 from textdiffseg.preprocessing.case import TransformRecord
-from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent
+from textdiffseg.progress import Cancel, OnProgress, StepProgress, share_of, step_reporter
 from textdiffseg.queries import Queries
 from textdiffseg.readout import Readout
 
-WindowProgress = Callable[[float, float], None]  # called with (done, total), in groups of windows
-
 
 @dataclass(frozen=True)
-class Calibrated:
-    """A predictor, the calibration of its predictions, and the postprocessing of its masks by label name.
-
-    If one predictor serves masks and uncertainty, the same object is used for both.
-    """
+class CalibratedPredictor:
+    """A predictor, the calibration of its predictions, and the postprocessing of its masks by label name."""
 
     predictor: Predictor
     calibration: AppliedCalibration = field(default_factory=AppliedCalibration)
     postprocessing: Mapping[str, Postprocessing] = field(default_factory=dict)
+
+    def near(self, region: Region) -> "CalibratedPredictor":
+        """The same for one scan: only windows that touch a region of the scan are computed."""
+        return replace(self, predictor=self.predictor.near(region))
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,10 @@ def examine(
     image: Tensor,
     transform: TransformRecord,
     selection: Selection,
-    masks: Calibrated,
-    samples: Calibrated | None = None,
-    progress: WindowProgress | None = None,
+    mask_predictor: CalibratedPredictor,
+    uncertainty_predictor: CalibratedPredictor | None = None,
+    mask_uncertainty: bool = False,
+    progress: StepProgress | None = None,
     probabilities: bool = False,
     folder: Path | None = None,
 ) -> ScanResult:
@@ -75,45 +76,48 @@ def examine(
         image: (C, D, H, W) on the plan's grid.
         transform: from the scan's grid to the plan's.
         selection: the queries and answers.
-        masks: predicts the mask and the probabilities.
-        samples: predicts uncertainty; None: not requested.
+        mask_predictor: predicts the mask and the probabilities.
+        uncertainty_predictor: predicts uncertainty separately; None: no separate prediction.
+        mask_uncertainty: the prediction of the mask gives uncertainty, too.
         progress: called with (groups of windows done, all groups).
         probabilities: keep a map of each answer's probabilities.
         folder: for the maps; None: they stay in memory.
     """
-    readout, queries, answers = masks.predictor.readout, selection.queries, len(selection.names)
+    readout, queries, n_answers = mask_predictor.predictor.readout, selection.queries, len(selection.names)
     maps = Maps(triple(image.shape[1:]), folder)
-    if samples is not None and samples is not masks:
-        costs = samples.predictor.settings.passes, masks.predictor.settings.passes
-        first = costs[0] / sum(costs)
-        follow = part_of(progress, 0, first)
-        for slab in predicted_slabs(samples.predictor, image, queries, True, answers, follow):
-            _add_uncertainty(maps, _tempered(slab, readout, samples.calibration, answers), readout)
-        progress = part_of(progress, first, 1 - first)
+    if uncertainty_predictor is not None:
+        passes = uncertainty_predictor.predictor.settings.passes
+        first = passes / (passes + mask_predictor.predictor.settings.passes)
+        sampling = share_of(progress, 0, first)
+        for slab in predicted_slabs(uncertainty_predictor.predictor, image, queries, True, n_answers, sampling):
+            _add_uncertainty(maps, _tempered(slab, readout, uncertainty_predictor.calibration, n_answers), readout)
+        progress = share_of(progress, first, 1 - first)
     restoring = readout.restoring(transform)
-    sums = SlabVoxelSums(readout, answers) if masks.calibration != AppliedCalibration() else None
-    for slab in predicted_slabs(masks.predictor, image, queries, samples is masks, answers, progress):
-        restoring.add(readout.competing(slab.prediction.probabilities.numpy()))
+    sums = SlabVoxelSums(readout, n_answers) if mask_predictor.calibration != AppliedCalibration() else None
+    for slab in predicted_slabs(mask_predictor.predictor, image, queries, mask_uncertainty, n_answers, progress):
+        restoring.add(readout.classes_to_compare(slab.prediction.probabilities.numpy()))
         if sums is not None:
             sums.add(slab.prediction.probabilities)
-        if not probabilities and samples is not masks:
+        if not (probabilities or mask_uncertainty):
             continue
-        slab = _tempered(slab, readout, masks.calibration, answers)  # after the mask, which must not change
+        slab = _tempered(slab, readout, mask_predictor.calibration, n_answers)  # after the mask, which must not change
         if probabilities:
             for name, p in zip(selection.names, slab.prediction.probabilities[1:].numpy(), strict=True):
                 maps.add(probability_map(selection.names, name), slab.first, p)
-        if samples is masks:
+        if mask_uncertainty:
             _add_uncertainty(maps, slab, readout)
-    slots = _postprocessed(restoring.finish(), masks, queries, transform)
-    slots[slots > answers] = 0  # rivals
+    slots = _postprocessed(restoring.finish(), mask_predictor, queries, transform)
+    slots[slots > n_answers] = 0  # rivals
     return ScanResult(slots, None if sums is None else sums.finish(), maps.finish())
 
 
-def _postprocessed(slots: np.ndarray, masks: Calibrated, queries: Queries, transform: TransformRecord) -> np.ndarray:
+def _postprocessed(
+    slots: np.ndarray, mask_predictor: CalibratedPredictor, queries: Queries, transform: TransformRecord
+) -> np.ndarray:
     """The mask (D, H, W) on the scan's own grid, postprocessed in place. Voxels of rivals are not background yet."""
-    if masks.postprocessing:
+    if mask_predictor.postprocessing:
         numbers, millilitres = queries.labels[0].tolist(), transform.geometry.voxel_ml
-        postprocess(slots, masks.predictor.plan, numbers, masks.postprocessing, millilitres)
+        postprocess(slots, mask_predictor.predictor.plan, numbers, mask_predictor.postprocessing, millilitres)
     return slots
 
 
@@ -122,24 +126,19 @@ def predicted_slabs(
     image: Tensor,
     queries: Queries,
     uncertainty: bool = False,
-    answers: int | None = None,
-    progress: WindowProgress | None = None,
+    n_answers: int | None = None,
+    progress: StepProgress | None = None,
 ) -> Iterator[Slab]:
     """The slabs of a prediction. On a GPU, the next one is computed while one is used."""
-    slabs = predictor.predict_slabs(image, queries, uncertainty, answers, progress=progress)
+    slabs = predictor.predict_slabs(image, queries, uncertainty, n_answers, progress=progress)
     return ahead(slabs, predictor.device.type != "cpu")
 
 
-def part_of(progress: WindowProgress | None, before: float, share: float) -> WindowProgress | None:
-    """The progress of one of several passes. It starts at the fraction `before` and takes the fraction `share`."""
-    return progress and (lambda done, total: progress(total * before + share * done, total))
-
-
-def _tempered(slab: Slab, readout: Readout, calibration: AppliedCalibration, answers: int) -> Slab:
+def _tempered(slab: Slab, readout: Readout, calibration: AppliedCalibration, n_answers: int) -> Slab:
     """The slab with temperature scaling, which is applied in place, and with background and answers alone."""
     if calibration.temperature is not None:
         readout.temper(slab.prediction.probabilities.numpy(), calibration.temperature)
-    return replace(slab, prediction=slab.prediction.of(answers, readout))
+    return replace(slab, prediction=slab.prediction.keep_answers(n_answers, readout))
 
 
 def _add_uncertainty(maps: Maps, slab: Slab, readout: Readout) -> None:
@@ -151,12 +150,6 @@ def _add_uncertainty(maps: Maps, slab: Slab, readout: Readout) -> None:
     maps.add("uncertainty/between_folds", slab.first, prediction.between_folds.numpy())
 
 
-def follow(progress: OnProgress, cancel: Cancel, detail: str = "") -> WindowProgress:
+def window_reporter(progress: OnProgress, cancel: Cancel, detail: str = "") -> StepProgress:
     """A callback that reports each group of windows. It raises `Cancelled` if `cancel` returns True."""
-
-    def after(done: float, total: float) -> None:
-        progress(ProgressEvent("Predict", done, total, "window", detail))
-        if cancel():
-            raise Cancelled("The prediction was stopped.")
-
-    return after
+    return step_reporter(progress, cancel, "Predict", "window", "The prediction was stopped.", detail)

@@ -1,4 +1,4 @@
-"""`Segmenting`: a model with queries and sampling settings, ready to segment scans. `Model.prepare` returns it."""
+"""`PreparedModel`: a model with queries and sampling settings, ready to segment scans. `Model.prepare` returns it."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -17,14 +17,15 @@ from textdiffseg.folds.sampling import Effort
 from textdiffseg.imaging.on_device import products_on
 from textdiffseg.imaging.volume import Volume, notes_on_channels
 from textdiffseg.inference.alternatives import Alternative, AlternativeChoice, check_count, value_table
-from textdiffseg.inference.guide import Sighting, search
+from textdiffseg.inference.guide import GuideResult, find_region
 from textdiffseg.inference.measures import expected_dice_of, structures_of, volumes_of
 from textdiffseg.inference.prompting import Selection, caution
 from textdiffseg.inference.region import Region
 from textdiffseg.inference.result import Result
-from textdiffseg.inference.scan import Calibrated, ScanResult, WindowProgress, examine, part_of
+from textdiffseg.inference.scan import CalibratedPredictor, ScanResult, examine
 from textdiffseg.precision import cuda_kernels
 from textdiffseg.preprocessing.case import TransformRecord, preprocess_image
+from textdiffseg.progress import StepProgress, share_of
 from textdiffseg.text.case_texts import CaseText
 
 EMPTY_NOTE = "The mask is empty: no label was found in this scan."
@@ -74,7 +75,7 @@ def _phrases(prompts: Iterable[str] | None) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class PreparedScan:
-    """A scan on the plan's grid. `Segmenting.read` returns it."""
+    """A scan on the plan's grid. `PreparedModel.read` returns it."""
 
     image: Tensor  # (C, D, H, W)
     transform: TransformRecord  # from the scan's grid to the plan's
@@ -83,30 +84,31 @@ class PreparedScan:
 
 
 @dataclass(frozen=True)
-class Segmenting:
+class PreparedModel:
     """A model with queries and sampling settings. `Model.prepare` returns it."""
 
     selection: Selection
-    masks: Calibrated  # predicts masks and probabilities
-    samples: Calibrated | None  # predicts uncertainty; `masks` itself if the settings are equal; None: not requested
-    probabilities: bool
-    choice: AlternativeChoice | None = None  # of alternatives; None: not requested
-    guide: "Segmenting | None" = None  # the low-resolution model that shows where to look; None: look everywhere
+    mask_predictor: CalibratedPredictor  # predicts masks and probabilities
+    uncertainty_predictor: CalibratedPredictor | None = None  # predicts uncertainty separately; None: not needed
+    probabilities: bool = False
+    mask_uncertainty: bool = False  # the prediction of the mask gives uncertainty, too: its settings suffice
+    alternatives: AlternativeChoice | None = None  # chooses alternatives; None: not requested
+    guide: "PreparedModel | None" = None  # the low-resolution model that shows where to look; None: look everywhere
 
     @property
     def plan(self) -> Plan:
         """The model's plan."""
-        return self.masks.predictor.plan
+        return self.mask_predictor.predictor.plan
 
     @property
-    def samples_apart(self) -> bool:
-        """Whether uncertainty needs separate predictions."""
-        return self.samples is not None and self.samples is not self.masks
+    def uncertainty(self) -> bool:
+        """Whether uncertainty was requested."""
+        return self.mask_uncertainty or self.uncertainty_predictor is not None
 
     @property
     def maps(self) -> bool:
         """Whether the result has maps: probabilities or uncertainty."""
-        return self.probabilities or self.samples is not None
+        return self.probabilities or self.uncertainty
 
     @property
     def hounsfield(self) -> bool:
@@ -123,7 +125,7 @@ class Segmenting:
 
         `check`: called with the shape on the plan's grid before the scan is resampled. It may raise `UserError`.
         """
-        products = products_on(self.masks.predictor.device)
+        products = products_on(self.mask_predictor.predictor.device)
         image, transform = preprocess_image(volume, self.plan, products=products, check=check)
         notes = notes_on_channels(volume, [channel.name for channel in self.plan.channels])
         low = None if self.guide is None else self.guide.read(volume).image
@@ -134,7 +136,7 @@ class Segmenting:
         self,
         scan: PreparedScan,
         text: CaseText | None = None,
-        progress: WindowProgress | None = None,
+        progress: StepProgress | None = None,
         folder: Path | None = None,
     ) -> Result:
         """The segmentation of a scan.
@@ -152,55 +154,63 @@ class Segmenting:
             return self._guided(self.guide, scan, text, progress, folder)
         selection, notes = self._selection(text), scan.notes
         chosen: tuple[Alternative, ...] = ()
-        if self.choice is not None:
-            share = self.choice.predictor.settings.passes / self.passes
-            follow, progress = part_of(progress, 0, share), part_of(progress, share, 1 - share)
-            chosen = self.choice(scan.image, scan.transform, selection.queries, selection.values, follow)
-            notes = (*notes, *self.choice.notes(len(chosen)))
+        if self.alternatives is not None:
+            share = self.alternatives.predictor.settings.passes / self.passes
+            drawing = share_of(progress, 0, share)
+            progress = share_of(progress, share, 1 - share)
+            chosen = self.alternatives(scan.image, scan.transform, selection.queries, selection.values, drawing)
+            notes = (*notes, *self.alternatives.notes(len(chosen)))
         scanned = examine(
-            scan.image, scan.transform, selection, self.masks, self.samples, progress, self.probabilities, folder
+            scan.image,
+            scan.transform,
+            selection,
+            self.mask_predictor,
+            self.uncertainty_predictor,
+            self.mask_uncertainty,
+            progress,
+            self.probabilities,
+            folder,
         )
         return self._result(scanned, scan.transform, notes, chosen)
 
     def _guided(
         self,
-        guide: "Segmenting",
+        guide: "PreparedModel",
         scan: PreparedScan,
         text: CaseText | None,
-        progress: WindowProgress | None,
+        progress: StepProgress | None,
         folder: Path | None,
     ) -> Result:
         """The segmentation of a scan, computed only where the guide finds something."""
         assert scan.low is not None, "expected a scan that was read for the guide"
-        waiting = progress and (lambda done, total: progress(0, total))  # how much follows is not known yet
-        sighting = guide.look(scan.low, text, waiting)
-        near = self.near(sighting.region)
+        waiting = share_of(progress, 0, 0)  # how much follows is not known yet
+        found = guide.guide_region(scan.low, text, waiting)
+        near = self.near(found.region)
         first, rest = guide.work(scan.low), near.work(scan.image)
         if progress:
             progress(first, first + rest)
-        follow = part_of(progress, first / (first + rest), rest / (first + rest))
-        return near.run(replace(scan, notes=(*scan.notes, *sighting.notes), low=None), text, follow, folder)
+        remaining = share_of(progress, first / (first + rest), rest / (first + rest))
+        return near.run(replace(scan, notes=(*scan.notes, *found.notes), low=None), text, remaining, folder)
 
-    def look(self, image: Tensor, text: CaseText | None, progress: WindowProgress | None) -> Sighting:
+    def guide_region(self, image: Tensor, text: CaseText | None, progress: StepProgress | None) -> GuideResult:
         """What this model, as a guide, finds in an image (C, D, H, W) on its grid."""
         text = text if self.plan.reads_texts else None
-        return search(self.masks.predictor, image, self._selection(text), progress)
+        return find_region(self.mask_predictor.predictor, image, self._selection(text), progress)
 
-    def near(self, region: Region) -> "Segmenting":
+    def near(self, region: Region) -> "PreparedModel":
         """The same without a guide, for one scan: only windows that touch a region of the scan are computed."""
-        masks = replace(self.masks, predictor=self.masks.predictor.near(region))
-        samples, choice = self.samples, self.choice
-        if samples is self.masks:
-            samples = masks
-        elif samples is not None:
-            samples = replace(samples, predictor=samples.predictor.near(region))
-        if choice is not None:
-            choice = replace(choice, predictor=choice.predictor.near(region))
-        return replace(self, masks=masks, samples=samples, choice=choice, guide=None)
+        mask, uncertainty, alternatives = self.mask_predictor, self.uncertainty_predictor, self.alternatives
+        return replace(
+            self,
+            mask_predictor=mask.near(region),
+            uncertainty_predictor=None if uncertainty is None else uncertainty.near(region),
+            alternatives=None if alternatives is None else alternatives.near(region),
+            guide=None,
+        )
 
     def work(self, image: Tensor) -> float:
         """The work on an image (C, D, H, W), in voxels that pass the network."""
-        return self.passes * self.masks.predictor.windows(triple(image.shape[1:])) * prod(self.plan.patch)
+        return self.passes * self.mask_predictor.predictor.windows(triple(image.shape[1:])) * prod(self.plan.patch)
 
     def _selection(self, text: CaseText | None) -> Selection:
         """The selection, with the case text of a scan."""
@@ -211,10 +221,12 @@ class Segmenting:
     @property
     def passes(self) -> float:
         """The time of a window, in plain passes, of all predictions together."""
-        predictors = [self.masks.predictor, *([self.choice.predictor] if self.choice is not None else [])]
-        if self.samples_apart and self.samples is not None:
-            predictors.append(self.samples.predictor)
-        return sum(predictor.settings.passes for predictor in predictors)
+        passes = self.mask_predictor.predictor.settings.passes
+        if self.uncertainty_predictor is not None:
+            passes += self.uncertainty_predictor.predictor.settings.passes
+        if self.alternatives is not None:
+            passes += self.alternatives.predictor.settings.passes
+        return passes
 
     def _result(
         self,
@@ -224,7 +236,7 @@ class Segmenting:
         alternatives: tuple[Alternative, ...],
     ) -> Result:
         selection = self.selection
-        calibration = self.masks.calibration
+        calibration = self.mask_predictor.calibration
         volumes = volumes_of(scanned, selection, self.plan, transform, calibration)
         expected_dice = expected_dice_of(scanned, selection, self.plan, calibration)
         check = expected_dice.note if expected_dice else None

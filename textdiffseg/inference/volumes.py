@@ -68,9 +68,9 @@ class VoxelSums:
         rows = np.array(numbers, dtype=int) - 1
 
         def placed(values: np.ndarray) -> np.ndarray:
-            found = np.zeros((labels, *values.shape[1:]))
-            found[rows] = values
-            return found
+            by_label = np.zeros((labels, *values.shape[1:]))
+            by_label[rows] = values
+            return by_label
 
         return VoxelSums(placed(self.levels), placed(self.soft_dice), placed(self.voxels))
 
@@ -104,13 +104,6 @@ class SlabVoxelSums:
         with np.errstate(invalid="ignore"):
             soft_dice = np.where(voxels > 0, 2 * inside / (total + voxels), 0.0)
         return VoxelSums(self._levels, soft_dice, voxels)
-
-
-def sum_voxels(probabilities: Tensor, readout: Readout) -> VoxelSums:
-    """The sums over p (1 + Q, D, H, W) of all slots."""
-    sums = SlabVoxelSums(readout, len(probabilities) - 1)
-    sums.add(probabilities)
-    return sums.finish()
 
 
 def _by_level(p: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from plans.errors import UserError
 from plans.geometry import Triple
 from plans.planning.memory import bytes_per_sum, slab_bytes
 from textdiffseg.inference.tiling import Tiling, importance
-from textdiffseg.overview import Overview, places
+from textdiffseg.overview import Overview, cell_offsets
 from textdiffseg.queries import Queries
 from textdiffseg.readout import Readout
 from textdiffseg.resources import is_out_of_memory
@@ -38,9 +38,9 @@ class Prediction:
     between_samples: Tensor | None = None  # (D, H, W) bits
     between_folds: Tensor | None = None  # (D, H, W) bits
 
-    def of(self, answers: int, readout: Readout) -> "Prediction":
-        """Keep the first `answers` classes; add the others to background."""
-        return replace(self, probabilities=readout.answered(self.probabilities, answers, 0))
+    def keep_answers(self, n_answers: int, readout: Readout) -> "Prediction":
+        """Keep background and the answers, the first slots. The other slots count as background."""
+        return replace(self, probabilities=readout.keep_first(self.probabilities, n_answers, 0))
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def joined(slabs: Iterable[Slab], shape: Triple) -> Prediction:
 
 
 def _maps(prediction: Prediction) -> list[Tensor]:
-    return [one for one in (prediction.between_samples, prediction.between_folds) if one is not None]
+    return [map_ for map_ in (prediction.between_samples, prediction.between_folds) if map_ is not None]
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class WindowInputs:
     image: Tensor  # (C, D, H, W), padded
     noise: Tensor  # (S, k, d, h, w): z_T of each sample
     queries: Queries  # of one sample, on the device
-    answers: int  # leading slots that are kept for uncertainty
+    n_answers: int  # the first slots, which are kept for uncertainty
     uncertainty: bool
     overview: Tensor | None = None  # (1, C, e, e, e): the scan at low resolution, on the device, if the model reads it
 
@@ -96,7 +96,7 @@ class WindowInputs:
         """The overviews of the windows at `starts`, with `cells` tokens along each axis."""
         assert self.overview is not None, "expected an overview"
         tiling, device = self.tiling, self.overview.device
-        where = [places(tiling.shape, tiling.in_volume(start), tiling.patch, cells) for start in starts]
+        where = [cell_offsets(tiling.shape, tiling.in_volume(start), tiling.patch, cells) for start in starts]
         image = self.overview.expand(len(starts), *self.overview.shape[1:])
         known = torch.ones(len(starts), dtype=torch.bool, device=device)
         return Overview(image, torch.stack(where).to(device), known)
@@ -124,7 +124,7 @@ class SlabSums:
     def to(self, device: torch.device | str) -> None:
         """Move the sums to another device."""
         self.weight, self.probabilities, self.total, self.finite = (
-            one.to(device) for one in (self.weight, self.probabilities, self.total, self.finite)
+            tensor.to(device) for tensor in (self.weight, self.probabilities, self.total, self.finite)
         )
         self.maps = None if self.maps is None else self.maps.to(device)
 

@@ -39,7 +39,7 @@ def scaled_label_map(slots: Tensor, queries: Queries, labels: int) -> Tensor:
     return label_map.unsqueeze(1).float() / labels
 
 
-class NumberEncoder(nn.Module):
+class LabelMapEncoder(nn.Module):
     """The publication's label encoder. It reads label numbers; z_0 has mean 0 and variance 1 over the patch."""
 
     def __init__(self, stages: tuple[Stage, ...], labels: int, network: NetworkPlan):
@@ -55,7 +55,7 @@ class NumberEncoder(nn.Module):
         return F.layer_norm(z, z.shape[1:])
 
 
-class NumberReduction(nn.Module):
+class LabelMapReduction(nn.Module):
     """The publication's ablation zeta 3: the mean label number over each latent position, standardised.
 
     It has no learned parameters.

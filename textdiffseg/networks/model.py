@@ -11,7 +11,7 @@ from plans.plan import Plan
 from textdiffseg.networks.fusion import ConcatenatedFusion, Fusion, NoFusion, ProjectedFusion
 from textdiffseg.networks.image_encoder import DownSampledImage, ImageEncoder
 from textdiffseg.networks.label_decoder import LabelDecoder, TextClassifier
-from textdiffseg.networks.label_encoder import NumberEncoder, NumberReduction
+from textdiffseg.networks.label_encoder import LabelMapEncoder, LabelMapReduction
 from textdiffseg.networks.label_latent import LabelLatent, LatentPosterior
 from textdiffseg.networks.latent_unet import LatentUNet
 from textdiffseg.networks.overview import OverviewEncoder
@@ -36,7 +36,7 @@ class TextDiffSeg(nn.Module):
         fusion: Fusion | ProjectedFusion | ConcatenatedFusion | NoFusion,
         label_decoder: LabelDecoder,
         estimator: LatentUNet | None = None,
-        label_encoder: NumberEncoder | NumberReduction | None = None,
+        label_encoder: LabelMapEncoder | LabelMapReduction | None = None,
         denoiser: LatentUNet | None = None,
         label_latent: LabelLatent | None = None,
         sample_decoder: LabelDecoder | None = None,
@@ -76,7 +76,9 @@ class TextDiffSeg(nn.Module):
 
         If the plan has an overview, the tokens of the scan are read beside those of the words.
         """
-        return self.fusion(z_i, self.overview_encoder.beside(queries) if self.overview_encoder else queries)
+        if self.overview_encoder is not None:
+            queries = self.overview_encoder.with_overview_tokens(queries)
+        return self.fusion(z_i, queries)
 
     def estimate(self, z_it: Tensor) -> Tensor:
         """z_it (B, c, d, h, w) -> h, features of the same shape. Raises `ValueError` in preset `paper`."""
@@ -112,7 +114,7 @@ class TextDiffSeg(nn.Module):
         """
         return _present(self.sample_decoder, "sample decoder", self.plan).logits(z, skips, queries)
 
-    def encode_numbers(self, slots: Tensor, queries: Queries) -> Tensor:
+    def encode_label_map(self, slots: Tensor, queries: Queries) -> Tensor:
         """Preset `paper`: slots (B, D, H, W) int64 (`Readout.targets`) -> z_0 (B, k, d, h, w)."""
         return _present(self.label_encoder, "label encoder", self.plan)(slots, queries)
 
@@ -132,9 +134,9 @@ SegmentationNetwork = TextDiffSeg | Peer
 def can_sample(networks: Sequence[SegmentationNetwork]) -> bool:
     """Whether all networks have a trained sampler."""
     return all(
-        isinstance(one, TextDiffSeg) and (one.plan.paper is not None or bool(one.spread > 0))
-        for one in networks
-        if one.plan.sample_steps is not None
+        isinstance(network, TextDiffSeg) and (network.plan.paper is not None or bool(network.spread > 0))
+        for network in networks
+        if network.plan.sample_steps is not None
     )
 
 
@@ -168,7 +170,8 @@ def build_model(plan: Plan) -> SegmentationNetwork:
     if plan.diffusion is None:
         return TextDiffSeg(plan, **shared)
     below, channels = plan.stages[plan.latent.level :], plan.latent.channels
-    inputs, narrow = 2 * channels + below[0].width, list(map(network.denoiser_stage, below))
+    inputs = 2 * channels + below[0].width
+    narrow = list(map(network.denoiser_stage, below))
     return TextDiffSeg(
         plan,
         **shared,
@@ -200,7 +203,7 @@ def _build_paper(plan: Plan, paper: PaperPlan) -> TextDiffSeg:
         plan,
         image_encoder=image_encoder,
         fusion=fusion,
-        label_encoder=NumberEncoder(fine, labels, plan.network) if learned else NumberReduction(stride, labels),
+        label_encoder=LabelMapEncoder(fine, labels, plan.network) if learned else LabelMapReduction(stride, labels),
         denoiser=LatentUNet(coarse, 2 * channels, channels, plan.network, timed=True),
         label_decoder=LabelDecoder(fine, text_width, channels, labels),
     )

@@ -32,7 +32,7 @@ class OverviewEncoder(nn.Module):
         where = self.place(overview.places.flatten(1, 3))
         return self.out(torch.cat((features, where.to(features.dtype)), dim=-1))
 
-    def beside(self, queries: Queries) -> Queries:
+    def with_overview_tokens(self, queries: Queries) -> Queries:
         """The queries with the scan's tokens after the words' tokens. Raises `ValueError` without an overview."""
         if queries.overview is None:
             raise ValueError("this model reads an overview of the scan, and the queries have none")

@@ -10,46 +10,48 @@ from textdiffseg.inference.memory import Kept, scan_ram_gb
 from textdiffseg.inference.model import Model
 from textdiffseg.inference.prompting import caution
 from textdiffseg.inference.region import MARGIN
-from textdiffseg.inference.segmenting import Segmenting
+from textdiffseg.inference.segmenting import PreparedModel
 from textdiffseg.progress import Report
 from textdiffseg.resources import free_memory
 from textdiffseg.text.case_texts import cut_notes
 
 
 def announce(
-    model: Model, segmenting: Segmenting, scans: Mapping[str, tuple[Path, ...]], report: Report, kept: Kept
+    model: Model, prepared: PreparedModel, scans: Mapping[str, tuple[Path, ...]], report: Report, kept: Kept
 ) -> None:
     """Report model, labels, sampling and calibration, and the memory that the run needs. `kept`: what it keeps."""
-    ensemble, selection = model.ensemble, segmenting.selection
+    ensemble, selection = model.ensemble, prepared.selection
     folds, models = dict.fromkeys(ensemble.folds), " and ".join(map(str, ensemble.folders))
     report(f"Model: {models}, {'folds' if len(folds) > 1 else 'fold'} {', '.join(folds)}")
     for line in model.notes:
         report(line)
-    _report_resolution(segmenting, report)
+    _report_resolution(prepared, report)
     if model.plan.text.note:
         report(model.plan.text.note)
     report(f"Labels: {', '.join(f'{n} = {v}' for n, v in zip(selection.names, selection.values, strict=True))}")
-    masks = segmenting.masks.predictor
+    masks = prepared.mask_predictor.predictor
     backend = " with OpenVINO" if model.backend == "openvino" else ""
     report(f"Sampling: {in_words(masks.settings)}, on {masks.device}{backend}")
-    if segmenting.samples is not None and segmenting.samples_apart:
-        report(f"Uncertainty: {in_words(segmenting.samples.predictor.settings)}, predicted in addition to the mask")
-    if (choice := segmenting.choice) is not None:
-        settings = in_words(choice.predictor.settings)
-        report(f"Alternatives: {choice.count}, chosen from {settings}, predicted in addition to the mask")
-    _report_calibration(segmenting, report)
-    if steps := segmenting.masks.postprocessing:
+    if prepared.uncertainty_predictor is not None:
+        settings = in_words(prepared.uncertainty_predictor.predictor.settings)
+        report(f"Uncertainty: {settings}, predicted in addition to the mask")
+    alternatives = prepared.alternatives
+    if alternatives is not None:
+        settings = in_words(alternatives.predictor.settings)
+        report(f"Alternatives: {alternatives.count}, chosen from {settings}, predicted in addition to the mask")
+    _report_calibration(prepared, report)
+    if steps := prepared.mask_predictor.postprocessing:
         report(
             f"Postprocessing, as validation gained by it: {listing_of(steps)}. To leave it out: --no-postprocessing."
         )
     if note := caution(model.plan, selection):
         report(f"Note: {note}")
-    _report_memory(segmenting, scans, report, kept)
+    _report_memory(prepared, scans, report, kept)
 
 
-def _report_resolution(segmenting: Segmenting, report: Report) -> None:
+def _report_resolution(prepared: PreparedModel, report: Report) -> None:
     """Report the use of low resolution, alone or as a guide."""
-    plan, guide = segmenting.plan, segmenting.guide
+    plan, guide = prepared.plan, prepared.guide
     if plan.resolution == "low":
         report(f"Low resolution alone ({numbers(plan.spacing)} mm): full resolution is not computed.")
     if guide is not None:
@@ -87,27 +89,28 @@ def in_words(settings: PredictionSettings) -> str:
     return f"{samples} of {steps}, {mirrored}, seed {settings.seed}"
 
 
-def _report_calibration(segmenting: Segmenting, report: Report) -> None:
+def _report_calibration(prepared: PreparedModel, report: Report) -> None:
     """Report the calibration of probabilities, volume intervals and expected Dice. The mask needs none."""
 
     def fitted(temperature: float | None) -> str:
         return f"temperature {temperature:.2f}" if temperature else "none was fitted for this sampling; not calibrated"
 
-    masks = segmenting.masks.calibration
-    if segmenting.probabilities:
+    masks = prepared.mask_predictor.calibration
+    if prepared.probabilities:
         report(f"Calibration of probabilities: {fitted(masks.temperature)}")
-    if segmenting.samples is not None:
-        report(f"Calibration of uncertainty: {fitted(segmenting.samples.calibration.temperature)}")
+    if prepared.uncertainty:
+        uncertainty = prepared.uncertainty_predictor or prepared.mask_predictor
+        report(f"Calibration of uncertainty: {fitted(uncertainty.calibration.temperature)}")
     if masks.widening is not None:
         report(f"Volumes: with 90% intervals, widened by {masks.widening:.2f}")
-    if masks.expected_dice is not None and segmenting.selection.is_of_all(segmenting.plan):
+    if masks.expected_dice is not None and prepared.selection.is_of_all(prepared.plan):
         report(f"Expected Dice: masks below {masks.expected_dice.threshold:.2f} are reported")
 
 
-def _report_memory(segmenting: Segmenting, scans: Mapping[str, tuple[Path, ...]], report: Report, kept: Kept) -> None:
+def _report_memory(prepared: PreparedModel, scans: Mapping[str, tuple[Path, ...]], report: Report, kept: Kept) -> None:
     from textdiffseg.imaging.sources.files import read_geometry
 
     geometries = [read_geometry(paths[0]) for paths in scans.values()]
-    found = [scan_ram_gb(segmenting, one, kept=kept) for one in geometries if one is not None]
-    need = max((one for one in found if one is not None), default=segmenting.plan.memory.ram_gb)
+    found = [scan_ram_gb(prepared, one, kept=kept) for one in geometries if one is not None]
+    need = max((one for one in found if one is not None), default=prepared.plan.memory.ram_gb)
     report(f"RAM: about {need:.1f} GB for the largest of {len(scans)} scans, {free_memory() / 1e9:.1f} GB free.")

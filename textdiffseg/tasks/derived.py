@@ -51,8 +51,8 @@ class DerivedFiles:
     @property
     def forms(self) -> OtherForms:
         """The forms of the mask that were requested."""
-        selection = self.run.segmenting.selection
-        structures = structures_of(self.run.segmenting.plan, selection)
+        selection = self.run.prepared.selection
+        structures = structures_of(self.run.prepared.plan, selection)
         return OtherForms(self.mask, tuple(self.run.conversions), structures, selection.values)
 
     @property
@@ -105,7 +105,7 @@ class DerivedFiles:
             manifest = self._convert(mask.array[0], mask.geometry, manifest)
         if self.run.picture and not is_drawn(self.mask, manifest):
             missing = self.run.missing.get(manifest.request.case, ())
-            draw_from_files(self.mask, self.scan, missing, manifest, self.run.segmenting.hounsfield)
+            draw_from_files(self.mask, self.scan, missing, manifest, self.run.prepared.hounsfield)
 
     def _of_present_mask(self, manifest: Manifest, corrected: bool) -> Manifest:
         """The manifest without the files of an earlier state of the mask, which are deleted."""
@@ -129,7 +129,7 @@ class DerivedFiles:
         """Write all files, and note them in the manifest. volume: the scan, for the picture."""
         manifest = self._convert(result.labels, result.geometry, manifest)
         if self.run.picture and volume is not None:
-            draw(self.mask, volume, result.labels, manifest, self.run.segmenting.hounsfield)
+            draw(self.mask, volume, result.labels, manifest, self.run.prepared.hounsfield)
 
     def _convert(self, labels: np.ndarray, geometry: Geometry, manifest: Manifest) -> Manifest:
         """The manifest with all files but the picture, which are written. labels: values (D, H, W) on `geometry`."""

@@ -30,12 +30,11 @@ from textdiffseg.folds.postprocessing import Postprocessing, postprocessing_of
 from textdiffseg.folds.state import is_validated
 from textdiffseg.leftovers import sweep
 from textdiffseg.pace import Forecast
-from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
+from textdiffseg.progress import Cancel, OnProgress, Report, StepProgress, never, share_of, silent, step_reporter
 from textdiffseg.report.results import FoldResults, PresetResults, read_presets
 from textdiffseg.resources import choose_device
 from textdiffseg.tasks.status import name_of
 from textdiffseg.validation.averaged import score_averaged
-from textdiffseg.validation.cases import WindowProgress, within
 
 MIN_CASES = 6  # for the gain of a pair; the interval of two gains would nearly always lie on one side of 0
 Scores = Mapping[str, CaseScores]
@@ -215,11 +214,11 @@ class _Averaging:
         place = averaged_scores(self.results, pair)
         stored = AveragedScores.read(place) if place.is_file() else None
         scores = {one.case: one for one in stored.cases} if stored is not None and stored.folds == made else {}
-        follow = self._follow(f"Average {' and '.join(pair)}")
+        progress = self._steps(f"Average {' and '.join(pair)}")
         for group, own in groups.items():
             if missing := [case for case in own if case not in scores]:
                 places, device = [FoldFolder(path) for path in group], choose_device(self.device)
-                part = within(follow, len(scores) / len(cases), len(missing) / len(cases), len(cases))
+                part = share_of(progress, len(scores) / len(cases), len(missing) / len(cases), len(cases))
                 found = score_averaged(places, self._stored(places, missing), missing, device, part)
                 scores |= {one.case: one for one in found}
                 write_record(place, AveragedScores(folds=made, cases=tuple(scores.values())))
@@ -233,17 +232,10 @@ class _Averaging:
             check_cases(folder, cases, plan)
         return folder
 
-    def _follow(self, stage: str) -> WindowProgress:
+    def _steps(self, stage: str) -> StepProgress:
         """A callback that reports the cases that are done, and stops the work if `cancel` returns True."""
-        forecast = Forecast(stage, self.report)
-
-        def after(done: float, total: float) -> None:
-            self.progress(ProgressEvent(stage, done, total, "case"))
-            forecast(done, total)
-            if self.cancel():
-                raise Cancelled(f"{stage}: stopped. Call it again: finished folds are not repeated.")
-
-        return after
+        stopped = f"{stage}: stopped. Call it again: finished folds are not repeated."
+        return step_reporter(self.progress, self.cancel, stage, "case", stopped, forecast=Forecast(stage, self.report))
 
 
 def _hash_of(fold: FoldFolder) -> str:

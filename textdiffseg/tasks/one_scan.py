@@ -15,7 +15,7 @@ from textdiffseg.inference.model import Model
 from textdiffseg.inference.prompting import Selection
 from textdiffseg.inference.region import MARGIN
 from textdiffseg.inference.result import Result
-from textdiffseg.inference.segmenting import Segmenting
+from textdiffseg.inference.segmenting import PreparedModel
 from textdiffseg.tasks.manifest import (
     GuidedBy,
     Manifest,
@@ -33,7 +33,7 @@ class PredictionRun:
     """The settings that are the same for all scans of a run."""
 
     model: Model
-    segmenting: Segmenting
+    prepared: PreparedModel
     texts: Mapping[str, CaseText]  # by case, of the cases that have one
     out: Path
     file_name: str | None  # of the segmentation, if one scan goes to one file
@@ -64,7 +64,7 @@ def manifest_of(run: PredictionRun, request: Request, result: Result, written: t
         request=request,
         outputs={one: hash_files([run.out / one]) for one in written},
         labels=dict(zip(result.names, result.values, strict=True)),
-        means=_means(run.segmenting.selection, run.segmenting.plan),
+        means=_means(run.prepared.selection, run.prepared.plan),
         parts=result.structures if any(len(values) > 1 for values in result.structures.values()) else {},
         volumes=tuple(result.volumes.values()),
         expected_dice=result.expected_dice,
@@ -90,40 +90,40 @@ def _means(selection: Selection, plan: Plan) -> dict[str, str]:
 
 def request_of(run: PredictionRun, case: str, inputs: dict[str, str]) -> Request:
     """The request for a scan. `inputs`: the hashes of its files, by name."""
-    segmenting, ensemble, guide = run.segmenting, run.model.ensemble, _guided_by(run)
-    selection, masks, samples = segmenting.selection, segmenting.masks, segmenting.samples
+    prepared, ensemble, guide = run.prepared, run.model.ensemble, _guided_by(run)
+    selection, mask, uncertainty = prepared.selection, prepared.mask_predictor, prepared.uncertainty_predictor
     sampled = None
-    if samples is not None and segmenting.samples_apart:
-        sampled = Sampled(settings=samples.predictor.settings, calibration=samples.calibration)
+    if uncertainty is not None:
+        sampled = Sampled(settings=uncertainty.predictor.settings, calibration=uncertainty.calibration)
     return Request(
         case=case,
         inputs=inputs,
         model=ensemble.hash,
         folds=ensemble.folds,
         checkpoint=ensemble.checkpoint,
-        settings=masks.predictor.settings,
-        calibration=masks.calibration,
+        settings=mask.predictor.settings,
+        calibration=mask.calibration,
         prompts=selection.prompts,
         forced=selection.forced,
-        answers=selection.answers,
+        answers=selection.user_labels,
         text=run.texts[case].entry.hash if case in run.texts else None,
-        probabilities=segmenting.probabilities,
-        uncertainty=samples is not None,
+        probabilities=prepared.probabilities,
+        uncertainty=prepared.uncertainty,
         sampled=sampled,
         alternatives=alternatives_of(run),
-        drawn=None if segmenting.choice is None else segmenting.choice.predictor.settings,
-        resolutions=(*(() if guide is None else ("low",)), segmenting.plan.resolution),
-        postprocessing=dict(segmenting.masks.postprocessing),
+        drawn=None if prepared.alternatives is None else prepared.alternatives.predictor.settings,
+        resolutions=(*(() if guide is None else ("low",)), prepared.plan.resolution),
+        postprocessing=dict(mask.postprocessing),
         guide=guide,
     )
 
 
 def _guided_by(run: PredictionRun) -> GuidedBy | None:
     """The guide of a run; None if it has none."""
-    guide, low = run.segmenting.guide, run.model.low
+    guide, low = run.prepared.guide, run.model.low
     if guide is None or low is None:
         return None
-    ensemble, settings = low.ensemble, guide.masks.predictor.settings
+    ensemble, settings = low.ensemble, guide.mask_predictor.predictor.settings
     return GuidedBy(model=ensemble.hash, folds=ensemble.folds, settings=settings, margin=MARGIN)
 
 
@@ -142,7 +142,7 @@ def check_channels(found: int, plan: Plan, paths: tuple[Path, ...]) -> None:
 
 def alternatives_of(run: PredictionRun) -> int:
     """The number of alternatives that were requested."""
-    return 0 if run.segmenting.choice is None else run.segmenting.choice.count
+    return 0 if run.prepared.alternatives is None else run.prepared.alternatives.count
 
 
 def refuse_alternatives_as_scans(run: PredictionRun, cases: Collection[str]) -> None:

@@ -73,7 +73,8 @@ def _notes(plan: Plan, splits: Splits, text_notes: tuple[str, ...]) -> Iterator[
             "No case has all labels annotated. If a scan cannot contain a label that it is not annotated with, name "
             'the label under "absent" in dataset.json. Otherwise the model may find it there.'
         )
-    yield from filter(None, (splits.note, plan.low_resolution and plan.low_resolution.note, plan.text.note))
+    low = None if plan.low_resolution is None else plan.low_resolution.note
+    yield from filter(None, (splits.note, low, plan.text.note))
 
 
 def _notes_on_other_plans(plan: Plan, folder: PreprocessedFolder) -> Iterator[str]:

@@ -17,7 +17,7 @@ from threading import Event
 
 from plans.errors import UserError, listed, merged
 from plans.file_names import is_image_name, manifest_path, split_ending, written_ending
-from plans.layout import BESIDE, Checkpoint, Conversion
+from plans.layout import EXTRA_FOLDERS, Checkpoint, Conversion
 from plans.plan import Plan
 from plans.raw.case_list import CaseList
 from plans.raw.dataset import is_plain_name
@@ -89,10 +89,10 @@ def predict(
     scans = find_scans(source, len(model.plan.channels), series, model.plan.optional_channels)
     missing = missing_channels(source, scans, model.plan)
     words, strays = find_case_texts(source, texts, scans)
-    segmenting, encoded = model.prepare(options), model.texts(words, options.text_encoder)
+    prepared, encoded = model.prepare(options), model.texts(words, options.text_encoder)
     place = output_place(path_of(out), len(scans))
-    run = PredictionRun(model, segmenting, encoded, *place, overwrite, picture, conversions, missing)
-    announce(model, segmenting, scans, report, Kept(scan=picture))
+    run = PredictionRun(model, prepared, encoded, *place, overwrite, picture, conversions, missing)
+    announce(model, prepared, scans, report, Kept(scan=picture))
     report_unsearched(source, scans, run.out, report)
     report_case_texts(run, len(scans), strays, texts, report)
     return predict_scans(run, scans, progress, cancel, report)
@@ -168,7 +168,7 @@ def output_place(out: Path, scans: int) -> tuple[Path, str | None]:
             pass
     except OSError as error:
         raise UserError(f"{out} cannot be made or written ({error.strerror}). Choose another folder.") from None
-    sweep([out, *(out / maps for maps in BESIDE)])
+    sweep([out, *(out / name for name in EXTRA_FOLDERS)])
     return out, name
 
 
@@ -180,7 +180,7 @@ def report_unsearched(source: str | Path | CaseList, scans: Scans, out: Path, re
         return
     source = path_of(source)
     searched = {path for paths in scans.values() for path in paths}
-    made = {place.resolve() for place in (out, *(out / maps for maps in BESIDE))}
+    made = {place.resolve() for place in (out, *(out / name for name in EXTRA_FOLDERS))}
     if found := [path.name for path in unsearched_folders(source, searched | made, is_output)]:
         report(f"Note: the scans in these folders of {source} are not predicted: {listed(found)}. Give each with -i.")
 
@@ -224,11 +224,11 @@ def _works(
 ) -> Iterator[stages.Work]:
     """The works of all scans, after their last stage."""
     complete = {case for case, paths in scans.items() if seems_complete(run, case, paths)}
-    following = RunProgress(run.segmenting, scans, complete, progress, report)
+    following = RunProgress(run.prepared, scans, complete, progress, report)
     overlapping, stopped = run.model.device != "cpu", Event()
     run.out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        folder = stack.enter_context(temporary_folder(run.out / "maps")) if run.segmenting.maps else None
+        folder = stack.enter_context(temporary_folder(run.out / "maps")) if run.prepared.maps else None
 
         def segment(work: stages.Work) -> stages.Work:
             return stages.segment(run, work, following.of(work.case), lambda: stopped.is_set() or cancel(), folder)

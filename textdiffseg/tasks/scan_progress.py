@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from textdiffseg.inference.memory import shape_on_plan
-from textdiffseg.inference.segmenting import Segmenting
+from textdiffseg.inference.segmenting import PreparedModel
 from textdiffseg.pace import Forecast
 from textdiffseg.progress import OnProgress, ProgressEvent, Report
 
@@ -14,7 +14,7 @@ class RunProgress:
 
     def __init__(
         self,
-        segmenting: Segmenting,
+        prepared: PreparedModel,
         scans: Mapping[str, tuple[Path, ...]],
         complete: Collection[str],
         progress: OnProgress,
@@ -22,7 +22,7 @@ class RunProgress:
     ):
         """`complete`: the scans that seem to need no work."""
         self._progress, self._cases = progress, list(scans)
-        windows = {case: _windows(segmenting, paths) for case, paths in scans.items() if case not in complete}
+        windows = {case: _windows(prepared, paths) for case, paths in scans.items() if case not in complete}
         counts = [count for count in windows.values() if count]
         usual = sum(counts) / len(counts) if counts else 1.0  # for headers without a shape
         self._weights = {case: (windows[case] or usual) if case in windows else 0.0 for case in scans}
@@ -49,10 +49,10 @@ class RunProgress:
         return within
 
 
-def _windows(segmenting: Segmenting, paths: tuple[Path, ...]) -> int | None:
+def _windows(prepared: PreparedModel, paths: tuple[Path, ...]) -> int | None:
     """The number of windows of a scan, from its header; None if the header gives no shape."""
     from textdiffseg.imaging.sources.files import read_geometry
 
     geometry = read_geometry(paths[0])
-    shape = None if geometry is None else shape_on_plan(geometry, segmenting.plan)
-    return None if shape is None else segmenting.masks.predictor.windows(shape)
+    shape = None if geometry is None else shape_on_plan(geometry, prepared.plan)
+    return None if shape is None else prepared.mask_predictor.predictor.windows(shape)

@@ -12,7 +12,7 @@ from textdiffseg.files import write_record
 from textdiffseg.imaging.volume import Volume
 from textdiffseg.inference.memory import Kept, no_memory, refuse_too_large
 from textdiffseg.inference.result import Result
-from textdiffseg.inference.scan import follow
+from textdiffseg.inference.scan import window_reporter
 from textdiffseg.inference.segmenting import PreparedScan
 from textdiffseg.progress import Cancel, OnProgress
 from textdiffseg.resources import is_out_of_memory
@@ -94,12 +94,12 @@ def read(run: PredictionRun, work: Work) -> Work:
     """Check whether the scan is complete or its files are those of others, and read it on the plan's grid."""
     from textdiffseg.imaging.sources.files import read_geometry, read_volume
 
-    case, paths, mask, segmenting = work.case, work.paths, work.mask, run.segmenting
+    case, paths, mask, prepared = work.case, work.paths, work.mask, run.prepared
     if not is_plain_name(case):
         raise UserError(f"{paths[0]}: expected a name of printable characters in UTF-8, 200 bytes at most. Rename it.")
     missing = run.missing.get(case, ())
     if len(paths) > 1:  # a single file may hold all channels; it is checked when it is read
-        check_channels(len(paths) + len(missing), segmenting.plan, paths)
+        check_channels(len(paths) + len(missing), prepared.plan, paths)
     request = request_of(run, case, hash_inputs(paths, missing))
     before = read_manifest(manifest_path(mask))
     derived = DerivedFiles(run, mask, paths)
@@ -112,22 +112,22 @@ def read(run: PredictionRun, work: Work) -> Work:
         return replace(work, complete=True, corrected=corrected, notes=notes)
     refuse_files_of_others(run, mask, manifest_path(mask), paths, before)
     kept = Kept(scan=run.picture)
-    refuse_too_large(segmenting, read_geometry(paths[0]), kept=kept)
+    refuse_too_large(prepared, read_geometry(paths[0]), kept=kept)
     volume = read_volume(paths, missing=missing)
-    check_channels(len(volume.array), segmenting.plan, paths)
-    scan = segmenting.read(volume, partial(refuse_too_large, segmenting, volume.geometry, kept=kept))
+    check_channels(len(volume.array), prepared.plan, paths)
+    scan = prepared.read(volume, partial(refuse_too_large, prepared, volume.geometry, kept=kept))
     return replace(work, request=request, before=before, scan=scan, volume=volume if kept.scan else None)
 
 
 def segment(run: PredictionRun, work: Work, progress: OnProgress, cancel: Cancel, folder: Path | None) -> Work:
     """Segment the scan. `folder`: for its maps; None: it has none."""
     assert work.scan is not None, "expected a scan that was read"
-    following = follow(progress, cancel, work.case)
-    following(0, 1)  # the bar is there before the first window is done
+    report_windows = window_reporter(progress, cancel, work.case)
+    report_windows(0, 1)  # the bar is there before the first window is done
     inner = None if folder is None else folder / work.case
     if inner is not None:
         inner.mkdir()
-    result = run.segmenting.run(work.scan, run.texts.get(work.case), following, inner)
+    result = run.prepared.run(work.scan, run.texts.get(work.case), report_windows, inner)
     return replace(work, scan=None, result=result)
 
 

@@ -128,7 +128,7 @@ def _train(
 def _finished(fold: FoldFolder) -> str:
     """The report on a finished fold: its training, and how to train it longer."""
     position = read_position(fold)
-    done = position and f"{position.epochs} epochs, {position.seconds / 60:.3g} minutes"
+    done = None if position is None else f"{position.epochs} epochs, {position.seconds / 60:.3g} minutes"
     return (
         f"{fold.path} is trained ({done}) and validated. Nothing is left to do. To train it longer, give "
         "more --epochs or --max-minutes; to validate it again, --val."
@@ -206,7 +206,7 @@ def _check(
         read_case_texts(stored_case_texts(source, plan), bank, ())
     start = time.perf_counter()
 
-    def checked(done: int, total: int) -> None:
+    def checked(done: float, total: float) -> None:
         if time.perf_counter() - start > LONG_CHECK_SECONDS:
             progress(ProgressEvent("Check the stored cases", done, total, "case"))
 

@@ -13,10 +13,9 @@ from textdiffseg.folds.postprocessing import Postprocessing, postprocessing_of
 from textdiffseg.folds.sampling import Sampling, read_sampling
 from textdiffseg.folds.state import note_validated
 from textdiffseg.pace import Forecast, duration
-from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report
+from textdiffseg.progress import Cancel, OnProgress, Report, StepProgress, step_reporter
 from textdiffseg.training.log import read_log
 from textdiffseg.validation.calibrate import MAX_CALIBRATION_SECONDS, calibrate_uncertainty
-from textdiffseg.validation.cases import WindowProgress
 from textdiffseg.validation.choose import MAX_SECONDS, choose_sampling
 from textdiffseg.validation.distances import MAX_DISTANCE_SECONDS, cases_with_raters, measure_distances
 from textdiffseg.validation.findings import LabelFinding, findings_of
@@ -62,24 +61,24 @@ def validate(
     names = split.validation
     if held_out:
         allowed = min(MAX_SECONDS, max(MIN_CHOICE_SECONDS, CHOICE_SHARE * trained))
-        follow = _follow(progress, cancel, "Choose mirroring", "setting")
-        if not choose_sampling(fold, preprocessed, names, device, allowed, follow).table:
+        steps = _steps(progress, cancel, "Choose mirroring", "setting")
+        if not choose_sampling(fold, preprocessed, names, device, allowed, steps).table:
             report(
                 f"Mirroring was not tried: one case with and without it would take longer than {duration(allowed)}. "
                 "Predictions use no mirroring."
             )
     forecast = Forecast(f"Predicting the {len(names)} validation cases", report)
-    follow = _follow(progress, cancel, "Predict the validation cases", "case", forecast)
-    degrading = _follow(progress, cancel, "Predict degraded validation scans", "scan")
-    validate_fold(fold, preprocessed, names, device, calibrate=held_out, progress=follow, degrading=degrading)
+    predicting = _steps(progress, cancel, "Predict the validation cases", "case", forecast)
+    degrading = _steps(progress, cancel, "Predict degraded validation scans", "scan")
+    validate_fold(fold, preprocessed, names, device, calibrate=held_out, progress=predicting, degrading=degrading)
     if held_out:
         allowed = min(MAX_CALIBRATION_SECONDS, CALIBRATION_SHARE * trained)
-        follow = _follow(progress, cancel, "Calibrate the uncertainty", "case")
-        calibrate_uncertainty(fold, preprocessed, names, device, allowed, follow)
+        steps = _steps(progress, cancel, "Calibrate the uncertainty", "case")
+        calibrate_uncertainty(fold, preprocessed, names, device, allowed, steps)
         if cases_with_raters(preprocessed, names):
             allowed = min(MAX_DISTANCE_SECONDS, max(MIN_CHOICE_SECONDS, CALIBRATION_SHARE * trained))
-            follow = _follow(progress, cancel, "Compare samples with the raters", "case")
-            measure_distances(fold, preprocessed, names, device, allowed, follow)
+            steps = _steps(progress, cancel, "Compare samples with the raters", "case")
+            measure_distances(fold, preprocessed, names, device, allowed, steps)
     trained_one = trained_fold(fold, held_out)
     note_validated(fold, {one.label: one.found / one.cases for one in trained_one.findings if one.cases})
     return trained_one
@@ -101,18 +100,9 @@ def trained_fold(fold: FoldFolder, held_out: bool) -> TrainedFold:
     )
 
 
-def _follow(
+def _steps(
     progress: OnProgress, cancel: Cancel, stage: str, unit: str, forecast: Forecast | None = None
-) -> WindowProgress:
+) -> StepProgress:
     """A callback that reports each step of a stage, and stops the work if `cancel` returns True."""
-
-    def after(done: float, total: float) -> None:
-        progress(ProgressEvent(stage, done, total, unit))
-        if forecast:
-            forecast(done, total)
-        if cancel():
-            raise Cancelled(
-                f"{stage}: stopped after {int(done)} of {total:g}. Call it again: the validation starts again."
-            )
-
-    return after
+    stopped = f"{stage}: stopped after {{done}} of {{total}}. Call it again: the validation starts again."
+    return step_reporter(progress, cancel, stage, unit, stopped, forecast=forecast)

@@ -52,20 +52,20 @@ class TextBank:
         return self.space.width
 
     def queries(
-        self, queried: Sequence[Query], cases: Sequence[str | None] = (), beside: Sequence[Query] = ()
+        self, queried: Sequence[Query], cases: Sequence[str | None] = (), context_labels: Sequence[Query] = ()
     ) -> Queries:
         """The queries of a batch. A sample's tokens are those of its phrasings and of the scan's description.
 
         Args:
             queried: the queried labels of each sample.
             cases: for each sample the case whose text it reads, or None. A case without a text adds no tokens.
-            beside: for each sample more labels, whose tokens it reads, too. They get no slot.
+            context_labels: for each sample more labels, whose tokens it reads, too. They get no slot.
 
         Raises:
             IndexError: the bank lacks a label or a phrasing.
         """
         slots = [[(number, self._phrase(number, index)) for number, index in query] for query in queried]
-        phrases = [[self._phrase(number, index).tokens for number, index in query] for query in beside]
+        phrases = [[self._phrase(number, index).tokens for number, index in query] for query in context_labels]
         return (
             stack_queries(slots, self._scan)
             .with_tokens([torch.cat(tokens) if tokens else None for tokens in phrases])

@@ -210,5 +210,6 @@ def _loss(model: SegmentationNetwork, device: torch.device, samples: bool) -> to
     targets = torch.randint(0, highest + 1, (batch, *plan.patch), generator=generator).to(device)
     objective = objective_of(model, samples)
     draws = objective.draw(0, batch_keys(0, 0, batch))
+    draws = None if draws is None else draws.to(device)
     with autocast(device):
-        return objective.losses(image, targets, queries, draws and draws.to(device), done=0.0).total
+        return objective.losses(image, targets, queries, draws, done=0.0).total

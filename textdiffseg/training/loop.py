@@ -246,8 +246,8 @@ def end_epoch(
         dice=scores.dice,
         latent_dice=scores.latent_dice,
         seconds=position.seconds,
-        iteration_seconds=times and times.seconds,
-        data_seconds=times and times.waited,
+        iteration_seconds=None if times is None else times.seconds,
+        data_seconds=None if times is None else times.waited,
     )
     improved = entry.mean_dice >= position.best or last.trains_sampler  # the sampler does not change the mask
     if improved or not setup.fold.checkpoint("best").is_file():

@@ -160,7 +160,7 @@ class PublicationObjective(Objective):
         network, paper = self.network, self.paper
         z_i, _ = network.encode_image(image)
         z_it = network.fuse(z_i, queries)
-        z_t = self.schedule.diffuse(network.encode_numbers(targets, queries), draws.eps, draws.t)
+        z_t = self.schedule.diffuse(network.encode_label_map(targets, queries), draws.eps, draws.t)
         eps_hat = network.denoise(z_t, draws.t, (z_it,))
         z = self.schedule.clean(z_t, eps_hat, draws.t) if paper.decoder_input == "z_0" else z_t - eps_hat
         logits = network.decode_latent(z, queries)

@@ -52,7 +52,8 @@ class Inputs:
 
     def to(self, device: torch.device) -> "Inputs":
         """The same inputs on another device."""
-        return Inputs(self.batch.to(device), self.queries.to(device), self.draws and self.draws.to(device))
+        draws = None if self.draws is None else self.draws.to(device)
+        return Inputs(self.batch.to(device), self.queries.to(device), draws)
 
     def of_one_size(self, labels: int) -> "Inputs":
         """The same inputs with `labels` slots, so that shapes are the same in all batches. Texts' length may differ."""

@@ -71,6 +71,6 @@ def validate_patches(
         with autocast(device):
             estimate.add(next(segmenter.logits(image, queries, eps, plan.mask_steps)), targets, queries)
             if isinstance(network, TextDiffSeg) and network.label_encoder is not None:
-                latent.add(network.decode_latent(network.encode_numbers(targets, queries), queries), targets, queries)
+                latent.add(network.decode_latent(network.encode_label_map(targets, queries), queries), targets, queries)
     network.train()
     return PatchScores(estimate.dice(bank.labels), latent.dice(bank.labels))

@@ -10,7 +10,8 @@ from textdiffseg.folds.ensemble import ensemble_of
 from textdiffseg.folds.sampling import settings_of_choice
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.precision import cuda_kernels
-from textdiffseg.validation.cases import WindowProgress, predict_case, restore_labels, score_labels, within
+from textdiffseg.progress import StepProgress, share_of
+from textdiffseg.validation.cases import predict_case, restore_labels, score_labels
 
 
 @cuda_kernels()
@@ -19,7 +20,7 @@ def score_averaged(
     preprocessed: Path,
     case_ids: Sequence[str],
     device: str = "cpu",
-    progress: WindowProgress | None = None,
+    progress: StepProgress | None = None,
 ) -> tuple[CaseScores, ...]:
     """The scores of masks from the mean of several folds' probabilities, on the cases' own grids.
 
@@ -35,8 +36,8 @@ def score_averaged(
     scores = []
     for number, case_id in enumerate(case_ids):
         case = open_case(preprocessed, case_id, predictor.plan)
-        follow = within(progress, number / len(case_ids), 1 / len(case_ids), len(case_ids))
-        slabs = predict_case(predictor, case, ensemble.bank, progress=follow)
+        case_progress = share_of(progress, number / len(case_ids), 1 / len(case_ids), len(case_ids))
+        slabs = predict_case(predictor, case, ensemble.bank, progress=case_progress)
         labels = restore_labels(predictor.readout, slabs, case)
         scores.append(score_labels(predictor.plan, case, labels, surfaces=True))
     return tuple(scores)

@@ -11,8 +11,9 @@ from textdiffseg.folds.calibration import CalibrationFit, read_calibration
 from textdiffseg.folds.sampling import uncertainty_settings
 from textdiffseg.folds.weights import hash_weights
 from textdiffseg.inference.predictor import Predictor
+from textdiffseg.progress import StepProgress, share_of
 from textdiffseg.text.bank import TextBank
-from textdiffseg.validation.cases import WindowProgress, evenly_spaced, load_samplers, predict_case, within
+from textdiffseg.validation.cases import evenly_spaced, load_samplers, predict_case
 from textdiffseg.validation.evidence import MIN_CASES, Evidence
 from textdiffseg.validation.timing import Deadline, OutOfTime, seconds_of
 
@@ -25,7 +26,7 @@ def calibrate_uncertainty(
     case_ids: Sequence[str],
     device: str = "cpu",
     max_seconds: float = MAX_CALIBRATION_SECONDS,
-    progress: WindowProgress | None = None,
+    progress: StepProgress | None = None,
 ) -> CalibrationFit | None:
     """The calibration of probabilities with the setting of `--uncertainty`. It is written to calibration.json.
 
@@ -62,7 +63,7 @@ def gather(
     bank: TextBank,
     preprocessed: Path,
     case_ids: Sequence[str],
-    progress: WindowProgress | None = None,
+    progress: StepProgress | None = None,
     deadline: Deadline | None = None,
 ) -> Evidence:
     """The evidence of predicted cases, for a calibration. At `deadline`, other cases are left out."""
@@ -70,9 +71,11 @@ def gather(
     count = len(case_ids)
     for done, case_id in enumerate(case_ids):
         case = open_case(preprocessed, case_id, predictor.plan)
-        follow = within(progress, done / count, 1 / count, count)
+        case_progress = share_of(progress, done / count, 1 / count, count)
+        if deadline is not None:
+            case_progress = deadline.limit(case_progress)
         try:
-            slabs = predict_case(predictor, case, bank, progress=deadline.follow(follow) if deadline else follow)
+            slabs = predict_case(predictor, case, bank, progress=case_progress)
             evidence.add(slabs, case)
         except OutOfTime:
             break

@@ -13,43 +13,32 @@ import torch
 from plans.errors import UserError
 from plans.layout import FoldFolder, PreprocessedFolder
 from plans.plan import Plan
-from textdiffseg.data.sampling import full_query, words_beside
+from textdiffseg.data.sampling import context_query, full_query
 from textdiffseg.data.store import StoredCase
 from textdiffseg.degradations import degrade
 from textdiffseg.evaluation.metrics import CaseScores, score_case
 from textdiffseg.evaluation.raters import mean_over_raters
-from textdiffseg.folds.sampling import (
-    PredictionSettings,
-    Sampling,
-    read_sampling,
-    settings_of_choice,
-    uncertainty_settings,
-)
+from textdiffseg.folds.sampling import PredictionSettings, Sampling, read_sampling, settings_of_choice
 from textdiffseg.folds.weights import load_network
 from textdiffseg.inference.alternatives import value_table
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.scan import predicted_slabs
 from textdiffseg.inference.windows import Slab
 from textdiffseg.networks.model import can_sample
+from textdiffseg.progress import StepProgress
 from textdiffseg.queries import Queries
 from textdiffseg.readout import Readout
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
 from textdiffseg.text.places import stored_case_texts
 
-WindowProgress = Callable[[float, float], None]  # called with (done, total)
 Item = TypeVar("Item")
 
 
-def load_fold(
-    fold: FoldFolder, device: str, sampling: Sampling, uncertainty: bool = False
-) -> tuple[Predictor, TextBank]:
-    """A predictor of one fold and the fold's words. `sampling` is applied to masks, or to uncertainty."""
+def load_fold(fold: FoldFolder, device: str, sampling: Sampling) -> tuple[Predictor, TextBank]:
+    """A predictor of one fold's masks, and the fold's words."""
     network = load_network(fold, device=device)
-    settings = settings_of_choice(network.plan, sampling)
-    if uncertainty:
-        settings = uncertainty_settings(network.plan, settings)
-    return Predictor([network], settings, device), TextBank.load(fold.words)
+    return Predictor([network], settings_of_choice(network.plan, sampling), device), TextBank.load(fold.words)
 
 
 def load_samplers(
@@ -71,7 +60,7 @@ def predict_case(
     predictor: Predictor,
     case: StoredCase,
     bank: TextBank,
-    progress: WindowProgress | None = None,
+    progress: StepProgress | None = None,
     first_window: bool = False,
     degradation: tuple[str, int] | None = None,
 ) -> Iterator[Slab]:
@@ -106,23 +95,18 @@ def queries_of(plan: Plan, case: StoredCase, bank: TextBank) -> Queries:
     The words of all other labels are read, too, as in a prediction of all labels.
     """
     name, known = case.record.case, case.record.known
-    queries = bank.queries([full_query(known)], beside=[words_beside(plan, known)])
+    queries = bank.queries([full_query(known)], context_labels=[context_query(plan, known)])
     if plan.reads_texts:
         texts = read_case_texts(stored_case_texts(PreprocessedFolder(case.folder.parent), plan), bank, [name])
         queries = queries.with_tokens([texts.get(name)])
     return queries
 
 
-def within(progress: WindowProgress | None, before: float, share: float, total: float) -> WindowProgress | None:
-    """The progress of one of several predictions. It starts at the fraction `before` and takes the fraction `share`."""
-    return progress and (lambda done, of: progress(total * (before + share * done / of), total))
-
-
 def restore_labels(readout: Readout, slabs: Iterable[Slab], case: StoredCase) -> np.ndarray:
     """The label number of each voxel (D, H, W) on the file's own grid, from `predict_case`. 0 is background."""
     restoring = readout.restoring(case.record.transform)
     for slab in slabs:
-        restoring.add(readout.competing(slab.prediction.probabilities.numpy()))
+        restoring.add(readout.classes_to_compare(slab.prediction.probabilities.numpy()))
     return value_table(case.record.known)[restoring.finish()]
 
 

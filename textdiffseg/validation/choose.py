@@ -13,15 +13,14 @@ from textdiffseg.files import write_record
 from textdiffseg.folds.sampling import Sampling, SamplingChoice, Trial, choose, settings_of_choice
 from textdiffseg.folds.weights import hash_weights
 from textdiffseg.inference.predictor import Predictor
+from textdiffseg.progress import StepProgress, share_of
 from textdiffseg.text.bank import TextBank
 from textdiffseg.validation.cases import (
-    WindowProgress,
     evenly_spaced,
     load_fold,
     predict_case,
     restore_labels,
     score_labels,
-    within,
 )
 from textdiffseg.validation.timing import Deadline, OutOfTime, seconds_of
 
@@ -35,7 +34,7 @@ def choose_sampling(
     case_ids: Sequence[str],
     device: str = "cpu",
     max_seconds: float = MAX_SECONDS,
-    progress: WindowProgress | None = None,
+    progress: StepProgress | None = None,
 ) -> Sampling:
     """The sampling settings, tried on at most `MAX_CASES` validation cases. They are written to sampling.json.
 
@@ -91,7 +90,7 @@ def _affordable(
         return []
     began = time.perf_counter()
     try:
-        slabs = predict_case(first, smallest, bank, progress=deadline.follow(None))
+        slabs = predict_case(first, smallest, bank, progress=deadline.limit(None))
         labels = restore_labels(first.readout, slabs, smallest)
     except OutOfTime:
         return []
@@ -111,16 +110,16 @@ def _try_all(
     bank: TextBank,
     cases: Sequence[StoredCase],
     deadline: Deadline,
-    progress: WindowProgress | None,
+    progress: StepProgress | None,
 ) -> list[Trial]:
     """The table, one row per trial. Trials that exceed the deadline are left out."""
     table: list[Trial] = []
     costs = [settings_of_choice(first.plan, trial).passes for trial in trials]
     for number, trial in enumerate(trials):
         before, share = sum(costs[:number]) / sum(costs), costs[number] / sum(costs)
-        follow = deadline.follow(within(progress, before, share, len(trials)))
+        trial_progress = deadline.limit(share_of(progress, before, share, len(trials)))
         try:
-            table.append(_try(trial, first, bank, cases, follow))
+            table.append(_try(trial, first, bank, cases, trial_progress))
         except OutOfTime:
             break
     if progress:
@@ -129,7 +128,7 @@ def _try_all(
 
 
 def _try(
-    trial: SamplingChoice, first: Predictor, bank: TextBank, cases: Sequence[StoredCase], progress: WindowProgress
+    trial: SamplingChoice, first: Predictor, bank: TextBank, cases: Sequence[StoredCase], progress: StepProgress
 ) -> Trial:
     """The table's row of one trial."""
     plan = first.plan
@@ -137,8 +136,8 @@ def _try(
     predictor = Predictor(first.networks, settings_of_choice(plan, trial), first.device)
     scores = []
     for number, case in enumerate(cases):
-        follow = within(progress, number / len(cases), 1 / len(cases), 1)
-        labels = restore_labels(first.readout, predict_case(predictor, case, bank, progress=follow), case)
+        case_progress = share_of(progress, number / len(cases), 1 / len(cases), 1)
+        labels = restore_labels(first.readout, predict_case(predictor, case, bank, progress=case_progress), case)
         scores.append(score_labels(plan, case, labels, surfaces=False))
     seconds = (time.perf_counter() - began) / max(1, len(cases))
     return Trial(**trial.model_dump(), dice=summarise(scores).mean.dice, seconds=seconds)

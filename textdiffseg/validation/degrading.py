@@ -10,8 +10,9 @@ from pathlib import Path
 from textdiffseg.data.store import open_case, read_record
 from textdiffseg.degradations import DEGRADATIONS
 from textdiffseg.inference.predictor import Predictor
+from textdiffseg.progress import StepProgress, share_of
 from textdiffseg.text.bank import TextBank
-from textdiffseg.validation.cases import WindowProgress, evenly_spaced, predict_case, within
+from textdiffseg.validation.cases import evenly_spaced, predict_case
 from textdiffseg.validation.evidence import MIN_CASES, Evidence
 from textdiffseg.validation.timing import Deadline, OutOfTime
 
@@ -27,7 +28,7 @@ def add_degraded(
     preprocessed: Path,
     case_ids: Sequence[str],
     deadline: Deadline,
-    progress: WindowProgress | None = None,
+    progress: StepProgress | None = None,
 ) -> None:
     """Predict degraded scans of the cases in `evidence` and add them, until `deadline`.
 
@@ -47,12 +48,12 @@ def add_degraded(
     present = [case_id for case_id in case_ids if read_record(preprocessed, case_id).present]
     drawn = list(pairs(len(present)))
     for done, (index, name) in enumerate(drawn):
-        follow = deadline.follow(within(progress, done / len(drawn), 1 / len(drawn), len(drawn)))
+        case_progress = deadline.limit(share_of(progress, done / len(drawn), 1 / len(drawn), len(drawn)))
         if deadline.left < 0:
             break
         case = open_case(preprocessed, present[index], evidence.plan)
         try:
-            slabs = predict_case(predictor, case, bank, progress=follow, degradation=(name, index))
+            slabs = predict_case(predictor, case, bank, progress=case_progress, degradation=(name, index))
             evidence.add_degraded(index, slabs, case)
         except OutOfTime:
             break

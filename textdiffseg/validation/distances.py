@@ -16,8 +16,9 @@ from textdiffseg.files import write_record
 from textdiffseg.folds.sampling import alternative_settings
 from textdiffseg.inference.alternatives import draw_masks
 from textdiffseg.inference.samples import SamplePredictor
+from textdiffseg.progress import StepProgress, share_of
 from textdiffseg.text.bank import TextBank
-from textdiffseg.validation.cases import WindowProgress, load_samplers, numbers_of, queries_of, scored_names, within
+from textdiffseg.validation.cases import load_samplers, numbers_of, queries_of, scored_names
 from textdiffseg.validation.timing import Deadline, OutOfTime, seconds_of
 
 MAX_DISTANCE_SECONDS = 300.0  # of `measure_distances`
@@ -36,7 +37,7 @@ def measure_distances(
     case_ids: Sequence[str],
     device: str = "cpu",
     max_seconds: float = MAX_DISTANCE_SECONDS,
-    progress: WindowProgress | None = None,
+    progress: StepProgress | None = None,
 ) -> Summary:
     """The scores of a validated fold, with the energy distance of its samples. They replace summary.json.
 
@@ -68,9 +69,9 @@ def measure_distances(
         expected = seconds_of(plain, case, bank, predictor.settings)
         if expected > deadline.left:
             break
-        follow = deadline.follow(within(progress, done / len(names), 1 / len(names), len(names)))
+        case_progress = deadline.limit(share_of(progress, done / len(names), 1 / len(names), len(names)))
         try:
-            distances[name] = _distances(predictor, case, bank, follow)
+            distances[name] = _distances(predictor, case, bank, case_progress)
         except OutOfTime:
             break
     scores = [with_distances(case, distances.get(case.case, {})) for case in summary.cases]
@@ -81,7 +82,7 @@ def measure_distances(
 
 
 def _distances(
-    predictor: SamplePredictor, case: StoredCase, bank: TextBank, progress: WindowProgress | None
+    predictor: SamplePredictor, case: StoredCase, bank: TextBank, progress: StepProgress | None
 ) -> dict[str, float]:
     """The energy distance of each annotated label of a case, on the file's own grid."""
     plan, known = predictor.plan, case.record.known

@@ -11,18 +11,17 @@ from textdiffseg.evaluation.metrics import CaseScores
 from textdiffseg.evaluation.summary import Summary, summarise
 from textdiffseg.files import write_record
 from textdiffseg.folds.entropy import EntropyMap
-from textdiffseg.folds.sampling import Sampling, read_sampling
+from textdiffseg.folds.sampling import read_sampling
 from textdiffseg.folds.weights import hash_weights
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.windows import Slab
+from textdiffseg.progress import StepProgress, share_of
 from textdiffseg.validation.calibrate import store_fit
 from textdiffseg.validation.cases import (
-    WindowProgress,
     load_fold,
     predict_case,
     restore_labels,
     score_labels,
-    within,
     write_mask,
 )
 from textdiffseg.validation.degrading import DEGRADED_SHARE, MIN_DEGRADED_SECONDS, add_degraded
@@ -38,10 +37,9 @@ def validate_fold(
     preprocessed: Path,
     case_ids: Sequence[str],
     device: str = "cpu",
-    sampling: Sampling | None = None,
     calibrate: bool = False,
-    progress: WindowProgress | None = None,
-    degrading: WindowProgress | None = None,
+    progress: StepProgress | None = None,
+    degrading: StepProgress | None = None,
 ) -> Summary:
     """The scores of a fold's stored cases on their files' own grids. They are written to validation/summary.json.
 
@@ -50,24 +48,22 @@ def validate_fold(
         preprocessed: the folder of the preprocessed data set.
         case_ids: the cases to predict.
         device: "cpu" or "cuda".
-        sampling: None: that of sampling.json.
         calibrate: fit a calibration to the predictions and write calibration.json, and try postprocessing steps and
             write postprocessing.json. Only for cases that the fold was not trained on. Then some degraded scans of
             these cases are predicted, too (`degrading.add_degraded`).
         progress: called with (cases done, all cases).
         degrading: called with (degraded scans done, all degraded scans).
     """
-    predictor, bank = load_fold(fold, device, sampling or read_sampling(fold))
-    evidence = Evidence(predictor.plan, predictor.settings)
-    steps = PostprocessingEvidence(predictor.plan)
-    scores, began = [], time.perf_counter()
+    predictor, bank = load_fold(fold, device, read_sampling(fold))
+    scores, evidence, steps = [], Evidence(predictor.plan, predictor.settings), PostprocessingEvidence(predictor.plan)
+    began = time.perf_counter()
     windows = [predictor.windows(triple(read_record(preprocessed, case_id).shape)) for case_id in case_ids]
     for number, case_id in enumerate(case_ids):
         case = open_case(preprocessed, case_id, predictor.plan)
         before, share = sum(windows[:number]) / sum(windows), windows[number] / sum(windows)
-        follow = within(progress, before, share, len(case_ids))
+        case_progress = share_of(progress, before, share, len(case_ids))
         entropy = EntropyMap(triple(case.record.shape))
-        slabs = _kept(entropy, predictor, predict_case(predictor, case, bank, progress=follow))
+        slabs = _kept(entropy, predictor, predict_case(predictor, case, bank, progress=case_progress))
         labels = restore_labels(predictor.readout, evidence.passing(slabs, case) if calibrate else slabs, case)
         scores.append(score_labels(predictor.plan, case, labels, surfaces=True, lesions=True))
         write_mask(fold.mask(case_id), labels, predictor.plan, case)

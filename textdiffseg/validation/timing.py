@@ -6,8 +6,9 @@ from plans.geometry import triple
 from textdiffseg.data.store import StoredCase
 from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.inference.predictor import Predictor
+from textdiffseg.progress import StepProgress
 from textdiffseg.text.bank import TextBank
-from textdiffseg.validation.cases import WindowProgress, predict_case
+from textdiffseg.validation.cases import predict_case
 
 
 class OutOfTime(Exception):
@@ -25,16 +26,16 @@ class Deadline:
         """Seconds that are left; negative after the deadline."""
         return self._seconds - (time.perf_counter() - self._began)
 
-    def follow(self, progress: WindowProgress | None) -> WindowProgress:
-        """`progress`, extended: it raises `OutOfTime` if the deadline has passed before the end."""
+    def limit(self, progress: StepProgress | None) -> StepProgress:
+        """A callback that calls `progress`, and raises `OutOfTime` if the deadline has passed before the end."""
 
-        def after(done: float, total: float) -> None:
+        def check(done: float, total: float) -> None:
             if progress:
                 progress(done, total)
             if done < total and self.left < 0:
                 raise OutOfTime
 
-        return after
+        return check
 
 
 def seconds_of(

@@ -250,7 +250,7 @@ def test_multiplications_are_those_of_the_built_network_s_convolutions(make_fing
         z_i, skips = model.encode_image(image)
         z_it = model.fuse(z_i, queries)
         if plan.paper:
-            z_0 = model.encode_numbers(slots, queries)
+            z_0 = model.encode_label_map(slots, queries)
             model.decode_latent(model.denoise(z_0, torch.ones(1), (z_it,)), queries)
         else:
             g = model.decode((*skips, model.estimate(z_it)))[-1]

@@ -8,8 +8,8 @@ from textdiffseg.data.augment import (
     Augmentation,
     Placement,
     coarse_axis,
+    cut_patch,
     draw_placement,
-    place,
     read_patch,
     seeded,
     spatial_matrix,
@@ -41,8 +41,8 @@ def test_patches_are_read_as_stored_and_padded_with_zeros(case):
 
 def test_an_identity_transform_changes_nothing(case):
     image, labels = case
-    still = place(image, labels, SHAPE, (-2, 6, 12), PATCH, Placement(None, ()))
-    transformed = place(image, labels, SHAPE, (-2, 6, 12), PATCH, Placement(np.eye(3), ()))
+    still = cut_patch(image, labels, SHAPE, (-2, 6, 12), PATCH, Placement(None, ()))
+    transformed = cut_patch(image, labels, SHAPE, (-2, 6, 12), PATCH, Placement(np.eye(3), ()))
     assert torch.allclose(still[0], transformed[0], atol=1e-4)
     assert torch.equal(still[1], transformed[1])
 
@@ -56,7 +56,7 @@ def test_a_rotation_by_90_degrees_is_exact(case):
     image, labels = case
     start, patch = (4, 6, 4), (10, 12, 12)
     matrix = spatial_matrix([np.pi / 2, 0, 0], [1, 1, 1])
-    picture, label_map = place(image, labels, SHAPE, start, patch, Placement(matrix, ()))
+    picture, label_map = cut_patch(image, labels, SHAPE, start, patch, Placement(matrix, ()))
     # the matrix takes offset (h, w) of the patch to (-w, h) of the case
     picture_0, labels_0 = read_patch(image, labels, SHAPE, start, patch)
     assert torch.allclose(picture, picture_0.rot90(-1, (2, 3)), atol=1e-4)
@@ -71,7 +71,7 @@ def test_a_transformed_patch_equals_batchgenerators_on_the_whole_case(case, star
     if ignored:
         labels[4:8] = -1
     matrix = spatial_matrix([0.3, -0.4, 0.2], [1.2, 0.8, 1.1])
-    picture, label_map = place(image, labels, SHAPE, start, PATCH, Placement(matrix, ()))
+    picture, label_map = cut_patch(image, labels, SHAPE, start, PATCH, Placement(matrix, ()))
     centre = np.array(start) + (np.array(PATCH) - 1) / 2
     offsets = np.stack(np.meshgrid(*(np.arange(n) - (n - 1) / 2 for n in PATCH), indexing="ij"), -1)
     points = (2 * (offsets @ matrix.T + centre) + 1) / np.array(SHAPE) - 1
@@ -91,15 +91,17 @@ def test_a_rotated_patch_has_no_empty_corner_inside_the_case(case):
     """The case is larger than the patch."""
     ones = np.ones((1, 60, 60, 60), np.float16)
     matrix = spatial_matrix([0.5, 0.5, 0.5], [1.4, 1.4, 1.4])
-    picture, label_map = place(ones, ones[0].astype(np.int8), (60,) * 3, (22,) * 3, (16,) * 3, Placement(matrix, ()))
+    picture, label_map = cut_patch(
+        ones, ones[0].astype(np.int8), (60,) * 3, (22,) * 3, (16,) * 3, Placement(matrix, ())
+    )
     assert torch.allclose(picture, torch.ones_like(picture))
     assert (label_map == 1).all()
 
 
 def test_mirroring_flips_image_and_labels_alike_and_only_the_allowed_axes(case):
     image, labels = case
-    picture, label_map = place(image, labels, SHAPE, (3, 3, 3), PATCH, Placement(None, (0, 2)))
-    straight = place(image, labels, SHAPE, (3, 3, 3), PATCH, Placement(None, ()))
+    picture, label_map = cut_patch(image, labels, SHAPE, (3, 3, 3), PATCH, Placement(None, (0, 2)))
+    straight = cut_patch(image, labels, SHAPE, (3, 3, 3), PATCH, Placement(None, ()))
     assert torch.equal(picture, straight[0].flip(1, 3))
     assert torch.equal(label_map, straight[1].flip(0, 2))
     rng = np.random.default_rng(0)

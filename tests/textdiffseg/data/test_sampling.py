@@ -7,6 +7,7 @@ import pytest
 from textdiffseg.data.sampling import (
     candidate_centres,
     choose_case,
+    context_query,
     draw_patch,
     draw_query,
     first_subset_iteration,
@@ -14,7 +15,6 @@ from textdiffseg.data.sampling import (
     full_query,
     generator,
     reads_text,
-    words_beside,
 )
 
 
@@ -91,9 +91,9 @@ def test_half_of_the_samples_query_all_labels_and_the_others_a_subset_with_absen
     rng = np.random.default_rng(0)
     full, others = 0, Counter()
     for _ in range(2000):
-        query, beside = draw_query(rng, known, present, phrasings)
+        query, context_labels = draw_query(rng, known, present, phrasings)
         labels = [label for label, _ in query]
-        assert [label for label, _ in beside] == ([6] if labels == list(known) else [])
+        assert [label for label, _ in context_labels] == ([6] if labels == list(known) else [])
         assert labels == sorted(set(labels))
         assert all(0 <= which < phrasings[label - 1] for label, which in query)
         if labels == list(known):
@@ -122,11 +122,11 @@ def test_a_query_of_all_known_labels_also_reads_the_words_of_all_others(make_pla
     """So a model of two data sets cannot recognise the data set by the words alone."""
     rng = np.random.default_rng(0)
     drawn = [draw_query(rng, (2, 4), (2,), (1, 1, 1, 3, 2), subsets=False)[1] for _ in range(100)]
-    assert {tuple(label for label, _ in beside) for beside in drawn} == {(1, 3, 5)}
-    assert {which for beside in drawn for _, which in beside[2:]} == {0, 1}, "each has a random phrasing"
+    assert {tuple(label for label, _ in context_labels) for context_labels in drawn} == {(1, 3, 5)}
+    assert {which for query in drawn for _, which in query[2:]} == {0, 1}, "each has a random phrasing"
     assert {draw_query(rng, (2, 4), (2,), (1,) * 4)[1] for _ in range(100)} == {(), ((1, 0), (3, 0))}
-    assert words_beside(make_plan(), (2,)) == ((1, 0),)
-    assert words_beside(SimpleNamespace(reads_words=False, labels=(1, 2)), (2,)) == ()
+    assert context_query(make_plan(), (2,)) == ((1, 0),)
+    assert context_query(SimpleNamespace(reads_words=False, labels=(1, 2)), (2,)) == ()
 
 
 def test_the_full_query_is_in_label_order_and_first_phrasings():

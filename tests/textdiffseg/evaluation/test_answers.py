@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from textdiffseg.evaluation.answers import PredictedLabels, answers_of
+from textdiffseg.evaluation.answers import PredictedLabels, scored_labels
 
 OWN = {"liver": 1, "spleen": 2, "liver tumour": 3}
 
 
 def found(annotated=tuple(OWN), **manifest):
-    return answers_of(PredictedLabels(**manifest), OWN, annotated)
+    return scored_labels(PredictedLabels(**manifest), OWN, annotated)
 
 
 def test_without_a_manifest_values_mean_what_they_mean_in_the_references():

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt
 
+from textdiffseg.evaluation import calibration
 from textdiffseg.evaluation.calibration import (
     PLANES,
     SlabSample,
@@ -30,17 +31,22 @@ def test_the_probabilities_that_generated_the_truth_are_calibrated():
 def test_a_constant_overconfidence_equals_the_error():
     p = np.tile(np.array([[0.1], [0.9]]), 1000)
     truth = (np.arange(1000) % 10 < 6).astype(int)  # right in six of ten
-    assert expected_calibration_error(p, truth, bins=10) == pytest.approx(0.3)
-    assert expected_calibration_error(1 - p, truth, bins=10) == pytest.approx(0.9 - 0.4)
+    assert expected_calibration_error(p, truth) == pytest.approx(0.3)
+    assert expected_calibration_error(1 - p, truth) == pytest.approx(0.9 - 0.4)
 
 
-def test_bins_contain_equally_many_voxels():
+@pytest.mark.parametrize(("bins", "expected"), [(2, (0.4 + 0.9) / 2), (1, 0.75 - 0.5)])
+def test_bins_contain_equally_many_voxels(bins, expected, monkeypatch):
     """Two bins: the half with confidence 0.6 is always right, the other with 0.9 never; the errors do not cancel."""
     confidence = np.repeat([0.6, 0.9], 50)
     p, truth = np.stack([1 - confidence, confidence]), np.repeat([1, 0], 50)
-    assert expected_calibration_error(p, truth, bins=2) == pytest.approx((0.4 + 0.9) / 2)
-    assert expected_calibration_error(p, truth, bins=1) == pytest.approx(0.75 - 0.5)
-    assert expected_calibration_error(p[:, :3], truth[:3]) == pytest.approx(0.4)
+    monkeypatch.setattr(calibration, "BINS", bins)
+    assert expected_calibration_error(p, truth) == pytest.approx(expected)
+
+
+def test_fewer_voxels_than_bins_have_a_bin_each():
+    p = np.tile(np.array([[0.4], [0.6]]), 3)
+    assert expected_calibration_error(p, np.ones(3, int)) == pytest.approx(0.4)
 
 
 def test_brier_has_its_closed_form_and_is_best_for_the_generating_probabilities():

@@ -31,7 +31,8 @@ def whole_samples(predictor, image, bank, numbers):
 
 def test_a_single_sample_is_the_sample_of_its_number(plan, make_model, image, bank):
     """The mean over the samples of one fold is the prediction with all of them, whose windows are denoised alone."""
-    predictor = SamplePredictor([make_model(plan)], PredictionSettings(steps=2, samples=3), in_turn=False)
+    predictor = SamplePredictor([make_model(plan)], PredictionSettings(steps=2, samples=3))
+    predictor.in_turn = False
     single = whole_samples(predictor, image, bank, range(3))
     whole = predictor.predict_image(image, bank.all_labels()).probabilities
     torch.testing.assert_close(torch.stack(single).mean(0), whole)
@@ -82,7 +83,7 @@ def test_alternatives_are_samples_of_the_scan(model, scan):
     volume = tds_volume(scan)
     image, transform = alternatives_image(volume, model.plan)
     queries = prepared.selection.queries
-    masks = draw_masks(prepared.choice.predictor, image, transform, queries, 2)
+    masks = draw_masks(prepared.alternatives.predictor, image, transform, queries, 2)
     assert masks.dtype == np.uint8
     values = np.array([0, *prepared.selection.values])
     drawn = {values[mask].tobytes() for mask in masks}

@@ -13,7 +13,7 @@ from plans.errors import UserError
 from textdiffseg.folds.low import why_no_guide
 from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.inference import segmenting
-from textdiffseg.inference.guide import NOTHING_FOUND, Sighting, search
+from textdiffseg.inference.guide import NOTHING_FOUND, GuideResult, find_region
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import select_labels
 from textdiffseg.inference.region import Region
@@ -46,9 +46,9 @@ def sees(monkeypatch):
         def seen(predictor, image, selection, progress=None):
             found = np.zeros(image.shape[1:], dtype=bool)
             found[box] = True
-            return Sighting(Region(found), missing)
+            return GuideResult(Region(found), missing)
 
-        monkeypatch.setattr(segmenting, "search", seen)
+        monkeypatch.setattr(segmenting, "find_region", seen)
 
     return only
 
@@ -82,15 +82,16 @@ def test_the_search_finds_where_an_answer_wins_and_which_answers_are_missing(pla
     p[0], p[1, :6], p[2, 6:9] = 0.4, 0.5, 0.6
     slabs = [segment(p, first) for first in (0, 5)]
     monkeypatch.setattr(predictor, "predict_slabs", lambda *_, **__: iter(slabs))
-    both = search(predictor, image, select_labels(plan, bank, (), False, None))
+    all_labels = select_labels(plan, bank, (), False, None)
+    both = find_region(predictor, image, all_labels)
     assert np.array_equal(both.region.found, (p[1] + p[2]).numpy() > 0.4)
     assert both.notes == ()
-    front = search(predictor, image, select_labels(plan, bank, ("front part",), False, None))
+    front = find_region(predictor, image, select_labels(plan, bank, ("front part",), False, None))
     assert np.array_equal(front.region.found, p[1].numpy() > 0.4), "the other label is a rival"
     p[1] = 0
-    assert "did not find Front_Part" in search(predictor, image, select_labels(plan, bank, (), False, None)).notes[0]
+    assert "did not find Front_Part" in find_region(predictor, image, all_labels).notes[0]
     p[2] = 0
-    assert search(predictor, image, select_labels(plan, bank, (), False, None)).notes == (NOTHING_FOUND,)
+    assert find_region(predictor, image, all_labels).notes == (NOTHING_FOUND,)
 
 
 def segment(p, first):
@@ -149,7 +150,7 @@ def test_full_resolution_is_computed_near_what_was_found(results, scan, sees):
 
 
 def test_best_computes_everything(results, scan, monkeypatch):
-    monkeypatch.setattr(segmenting, "search", lambda *_: pytest.fail("it searched"))
+    monkeypatch.setattr(segmenting, "find_region", lambda *_: pytest.fail("it searched"))
     model = load(results)
     assert model.segment(scan, effort="best", **ASKED).labels.any()
 
@@ -165,7 +166,7 @@ def test_fast_is_low_resolution_alone(results, scan):
 def test_a_prompt_limits_the_search(results):
     prepared = load(results).prepare(tds.SegmentOptions(prompts=("front part",)))
     assert prepared.guide.selection.names == ("Front_Part",)
-    assert prepared.guide.masks.predictor.settings.mirror_axes == ()
+    assert prepared.guide.mask_predictor.predictor.settings.mirror_axes == ()
 
 
 def test_chosen_folds_are_those_of_the_guide(results):

@@ -21,8 +21,8 @@ from textdiffseg.inference.memory import (
 )
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import select_labels
-from textdiffseg.inference.scan import Calibrated
-from textdiffseg.inference.segmenting import Segmenting
+from textdiffseg.inference.scan import CalibratedPredictor
+from textdiffseg.inference.segmenting import PreparedModel
 
 
 def test_more_of_anything_takes_more(plan):
@@ -39,9 +39,9 @@ def test_more_of_anything_takes_more(plan):
 
 
 @pytest.fixture
-def segmenting(plan, bank, make_model):
-    calibrated = Calibrated(Predictor([make_model(plan)], PredictionSettings()))
-    return Segmenting(select_labels(plan, bank), calibrated, None, False)
+def prepared(plan, bank, make_model):
+    calibrated = CalibratedPredictor(Predictor([make_model(plan)], PredictionSettings()))
+    return PreparedModel(select_labels(plan, bank), calibrated)
 
 
 def test_a_longer_scan_adds_its_image_and_mask_alone(plan):
@@ -66,59 +66,59 @@ def test_alternatives_keep_the_noise_and_r_of_the_samples_that_are_drawn_at_once
     assert longer[1] - longer[0] == pytest.approx((2 * 4 - 16) * latent + masks, abs=0.01)
 
 
-def test_axes_count_in_the_canonical_order(segmenting):
+def test_axes_count_in_the_canonical_order(prepared):
     tall = Geometry((100, 50, 50), np.diag([1.0, 1, 1, 1])[[2, 1, 0, 3]])
     turned = Geometry((50, 50, 100), np.eye(4))
-    assert scan_ram_gb(segmenting, tall) == pytest.approx(scan_ram_gb(segmenting, turned))
-    assert scan_ram_gb(segmenting, Geometry((4000, 4000, 4000), np.eye(4))) is None
+    assert scan_ram_gb(prepared, tall) == pytest.approx(scan_ram_gb(prepared, turned))
+    assert scan_ram_gb(prepared, Geometry((4000, 4000, 4000), np.eye(4))) is None
 
 
-def test_a_scan_that_does_not_fit_is_refused(segmenting, monkeypatch):
+def test_a_scan_that_does_not_fit_is_refused(prepared, monkeypatch):
     large = Geometry((100, 500, 500), np.diag([1.0, 1, 1, 1])[[2, 1, 0, 3]])
-    refuse_too_large(segmenting, large)
-    refuse_too_large(segmenting, None)
+    refuse_too_large(prepared, large)
+    refuse_too_large(prepared, None)
     monkeypatch.setattr(memory, "free_memory", lambda: 6e7)
     monkeypatch.setattr(memory, "own_memory", lambda: 4e7)  # the estimate includes what the process holds
     with pytest.raises(UserError, match=r"needs about \d\.\d GB of memory, and 0\.1 GB are free"):
-        refuse_too_large(segmenting, large)
+        refuse_too_large(prepared, large)
 
 
 @pytest.mark.parametrize("crop", ["nonzero", "body", "none"])
-def test_before_a_scan_is_read_what_a_crop_leaves_at_least_must_fit(segmenting, crop, monkeypatch):
-    plan = segmenting.plan.model_copy(update={"crop": crop})
-    monkeypatch.setattr(segmenting.masks.predictor, "plan", plan)
+def test_before_a_scan_is_read_what_a_crop_leaves_at_least_must_fit(prepared, crop, monkeypatch):
+    plan = prepared.plan.model_copy(update={"crop": crop})
+    monkeypatch.setattr(prepared.mask_predictor.predictor, "plan", plan)
     monkeypatch.setattr(memory, "reading_bytes", lambda *_: 0.0)  # the larger of two peaks counts
     large = Geometry((333, 555, 555), np.diag([*plan.spacing, 1.0]))
     left = tuple(int(LEAST_CROPPED[crop] * size) for size in shape_on_plan(large, plan))
-    whole, least = scan_ram_gb(segmenting, large), scan_ram_gb(segmenting, large, left)
+    whole, least = scan_ram_gb(prepared, large), scan_ram_gb(prepared, large, left)
     monkeypatch.setattr(memory, "own_memory", lambda: 0.0)
     monkeypatch.setattr(memory, "free_memory", lambda: 1.01e9 * least)
-    refuse_too_large(segmenting, large)
+    refuse_too_large(prepared, large)
     if crop != "none":
         assert 1.01 * least < whole
         with pytest.raises(UserError, match="needs about"):
-            refuse_too_large(segmenting, large, large.shape)  # after it is read, nothing was cropped
+            refuse_too_large(prepared, large, large.shape)  # after it is read, nothing was cropped
     monkeypatch.setattr(memory, "free_memory", lambda: 0.99e9 * least)
     with pytest.raises(UserError, match="needs about"):
-        refuse_too_large(segmenting, large)
+        refuse_too_large(prepared, large)
 
 
-def test_what_the_caller_keeps_counts(segmenting, monkeypatch):
-    grid = Geometry((300, 500, 500), np.diag([*segmenting.plan.spacing, 1.0]))
-    size, channels = 4 * 300 * 500 * 500 / 1e9, len(segmenting.plan.channels)
-    with_maps = replace(segmenting, probabilities=True, samples=segmenting.masks)
+def test_what_the_caller_keeps_counts(prepared, monkeypatch):
+    grid = Geometry((300, 500, 500), np.diag([*prepared.plan.spacing, 1.0]))
+    size, channels = 4 * 300 * 500 * 500 / 1e9, len(prepared.plan.channels)
+    with_maps = replace(prepared, probabilities=True, mask_uncertainty=True)
     monkeypatch.setattr(memory, "reading_bytes", lambda *_: 0.0)  # the larger of two peaks counts
 
     def more(one, kept):
         return scan_ram_gb(one, grid, grid.shape, kept) - scan_ram_gb(one, grid, grid.shape)
 
-    assert more(segmenting, Kept(maps=True)) == 0, "no maps were requested"
-    maps = len(segmenting.selection.names) + 3
+    assert more(prepared, Kept(maps=True)) == 0, "no maps were requested"
+    maps = len(prepared.selection.names) + 3
     assert more(with_maps, Kept(maps=True)) == pytest.approx(maps * size)
     assert more(with_maps, Kept()) == 0, "they are in files"
-    assert more(segmenting, Kept(scan=True)) == pytest.approx(channels * size)
-    monkeypatch.setattr(segmenting.masks.predictor, "device", torch.device("cuda"))
-    assert more(segmenting, Kept(scan=True)) == pytest.approx(3 * channels * size), "of three scans at once"
+    assert more(prepared, Kept(scan=True)) == pytest.approx(channels * size)
+    monkeypatch.setattr(prepared.mask_predictor.predictor, "device", torch.device("cuda"))
+    assert more(prepared, Kept(scan=True)) == pytest.approx(3 * channels * size), "of three scans at once"
     monkeypatch.setattr(memory, "free_memory", lambda: 0.0)
     monkeypatch.setattr(memory, "own_memory", lambda: 0.0)
     with pytest.raises(UserError, match=r"leave out --picture, leave out the maps"):

@@ -200,8 +200,8 @@ def test_nothing_but_the_mask_and_its_volumes_is_computed_unless_requested(model
     assert result.maps == {}
     assert all(volume.low_ml is None for volume in result.volumes.values())
     prepared = model.prepare(tds.SegmentOptions())
-    assert (prepared.samples, prepared.probabilities, prepared.samples_apart) == (None, False, False)
-    assert prepared.masks.predictor.settings.seed == 0
+    assert (prepared.uncertainty_predictor, prepared.probabilities, prepared.uncertainty) == (None, False, False)
+    assert prepared.mask_predictor.predictor.settings.seed == 0
 
 
 @pytest.mark.parametrize("as_on_gpu", [False, True])

@@ -94,7 +94,7 @@ def test_samples_are_those_of_torch(root, make_scan, converted):
     )
     assert converted == []
     drawn = tds.load(root / MODEL, device="cpu", backend="openvino").prepare(tds.SegmentOptions(samples=2, steps=2))
-    assert {type(one) for one in drawn.masks.predictor.segmenters} == {Segmenter}
+    assert {type(one) for one in drawn.mask_predictor.predictor.segmenters} == {Segmenter}
     assert np.array_equal(found.labels, by_torch.labels)
 
 

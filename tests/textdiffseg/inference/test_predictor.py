@@ -134,14 +134,6 @@ def test_views_are_all_subsets():
     assert len(subsets((0, 1, 2))) == 8
 
 
-def test_an_ensemble_from_its_folder(root, plan, bank, image):
-    folder = root / "results" / plan.dataset / "default"
-    predictor = Predictor.from_folder(folder)
-    assert len(predictor.networks) == 2
-    assert predictor.settings == PredictionSettings(), "nothing was chosen: the mask, no mirroring"
-    assert predictor.predict_image(image, bank.all_labels()).probabilities.isfinite().all()
-
-
 def test_labels_that_overlap_have_probabilities_of_their_own(plan, make_model, bank, image):
     nested = [make_model(plan.model_copy(update={"regions": ((3, 7), (3,))}), seed) for seed in (0, 1)]
     predictor = Predictor(nested, SETTINGS)

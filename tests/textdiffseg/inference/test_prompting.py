@@ -122,7 +122,7 @@ def test_a_file_names_and_numbers_the_answers(plan, bank):
     selection = select_answers(plan, bank, answers(rear=("posterior end", 40), tip=("front part", 2)))
     assert (selection.names, selection.values, selection.forced) == (("rear", "tip"), (40, 2), False)
     assert selection.queries.labels.tolist() == [[2, 1]]
-    assert selection.answers == (("rear", 40), ("tip", 2))
+    assert selection.user_labels == (("rear", 40), ("tip", 2))
     assert torch.equal(
         selection.queries.vectors, select_labels(plan, bank, ["posterior end", "front part"]).queries.vectors
     )
@@ -153,7 +153,7 @@ def test_labels_that_overlap_are_queried_in_their_own_order_which_decides_what_i
     assert selection.queries.labels.tolist() == [[1, 2]]
     of_file = select_answers(nested, bank, answers(rear=("back", 40), tip=("front part", 2)))
     assert (of_file.names, of_file.values, of_file.prompts) == (("tip", "rear"), (2, 40), ("front part", "back"))
-    assert of_file.answers == (("tip", 2), ("rear", 40)), "else the part would be hidden by the whole"
+    assert of_file.user_labels == (("tip", 2), ("rear", 40)), "else the part would be hidden by the whole"
 
 
 @pytest.mark.parametrize("force", [True, False])

@@ -34,7 +34,9 @@ def draw(bank):
 def test_a_single_window_gives_the_bits_that_it_gives_alone(models, plan, draw, folds):
     image = torch.randn(1, *plan.patch, generator=torch.Generator().manual_seed(1))
     in_turn = draw(SamplePredictor(models[:folds], SETTINGS), image)
-    alone = draw(SamplePredictor(models[:folds], SETTINGS, in_turn=False), image)
+    predictor = SamplePredictor(models[:folds], SETTINGS)
+    predictor.in_turn = False
+    alone = draw(predictor, image)
     assert all(torch.equal(a, b) for a, b in zip(in_turn, alone, strict=True))
     assert not torch.allclose(in_turn[0], in_turn[1], atol=1e-3)
 
@@ -56,7 +58,8 @@ def test_overlapping_windows_decode_the_same_latents(models, image, bank, monkey
     def run(in_turn):
         drawn = seen.setdefault(in_turn, [])
         monkeypatch.setattr(AroundMask, "decode", lambda self, r: (drawn.append(r[0]), plain(self, r))[1])
-        predictor = SamplePredictor(models[:1], SETTINGS, batch=1, in_turn=in_turn)
+        predictor = SamplePredictor(models[:1], SETTINGS)
+        predictor.room.windows, predictor.in_turn = 1, in_turn
         list(predictor.sample_slabs(image, bank.all_labels(), [3]))
         assert len(drawn) == len(tiling.starts) > 4
         grid, faults = torch.full((4, *tiling.latent_shape), torch.nan), 0

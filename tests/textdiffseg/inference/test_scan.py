@@ -10,13 +10,13 @@ from textdiffseg.folds.calibration import AppliedCalibration
 from textdiffseg.folds.expected_dice import KNOTS, DiceCurve
 from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.imaging.volume import Volume
-from textdiffseg.inference import segmenting as segmenting_module
+from textdiffseg.inference import segmenting
 from textdiffseg.inference.measures import expected_dice_of, volumes_of
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import select_labels
-from textdiffseg.inference.scan import Calibrated, ScanResult, examine
-from textdiffseg.inference.segmenting import Segmenting
-from textdiffseg.inference.volumes import VoxelSums, sum_voxels
+from textdiffseg.inference.scan import CalibratedPredictor, ScanResult, examine
+from textdiffseg.inference.segmenting import PreparedModel
+from textdiffseg.inference.volumes import SlabVoxelSums, VoxelSums
 from textdiffseg.preprocessing.case import preprocess_image
 from textdiffseg.readout import readout_of
 
@@ -34,19 +34,19 @@ def scan(plan, make_geometry):
 
 def test_a_scan_is_resampled_on_the_device_of_the_network(plan, make_model, make_geometry, bank, monkeypatch):
     predictor = Predictor([make_model(plan)], PredictionSettings())
-    segmenting = Segmenting(select_labels(plan, bank), Calibrated(predictor), None, False)
+    prepared = PreparedModel(select_labels(plan, bank), CalibratedPredictor(predictor))
     voxels = np.random.default_rng(0).normal(size=(1, 9, 20, 17)).astype(np.float32)
     volume = Volume(voxels, make_geometry((9, 20, 17)))
-    expected = segmenting.read(volume).image
+    expected = prepared.read(volume).image
     devices = []
 
     def no_resampling(matrices, array, out):
         out[...] = 7
         return out
 
-    monkeypatch.setattr(segmenting_module, "products_on", lambda device: devices.append(device) or no_resampling)
+    monkeypatch.setattr(segmenting, "products_on", lambda device: devices.append(device) or no_resampling)
     predictor.device = torch.device("cuda")
-    found = segmenting.read(volume).image
+    found = prepared.read(volume).image
     assert devices == [torch.device("cuda")]
     assert found.shape == expected.shape
     assert not torch.equal(found, expected)
@@ -58,13 +58,12 @@ def models(request, plan, make_model):
 
 
 def test_one_prediction_serves_both_and_samples_say_the_same_separate_a_mask(models, bank, scan):
-    calibrated = Calibrated(Predictor(models, SAMPLES), AppliedCalibration(temperature=2.0, widening=1.5))
+    calibrated = CalibratedPredictor(Predictor(models, SAMPLES), AppliedCalibration(temperature=2.0, widening=1.5))
     selection = select_labels(models[0].plan, bank)
-    both = examine(*scan, selection, calibrated, calibrated, probabilities=True)
-    mask = examine(*scan, selection, Calibrated(Predictor(models, PredictionSettings())), probabilities=True)
-    separate = examine(
-        *scan, selection, Calibrated(Predictor(models, PredictionSettings())), calibrated, probabilities=True
-    )
+    both = examine(*scan, selection, calibrated, mask_uncertainty=True, probabilities=True)
+    single_pass = CalibratedPredictor(Predictor(models, PredictionSettings()))
+    mask = examine(*scan, selection, single_pass, probabilities=True)
+    separate = examine(*scan, selection, single_pass, calibrated, probabilities=True)
     assert set(mask.maps) == PROBABILITIES
     assert mask.sums is None, "nothing was fitted for this setting"
     assert (separate.slots == mask.slots).all()
@@ -77,9 +76,10 @@ def test_one_prediction_serves_both_and_samples_say_the_same_separate_a_mask(mod
 
 
 def test_maps_in_files_are_those_in_memory(models, bank, scan, tmp_path):
-    calibrated = Calibrated(Predictor(models, SAMPLES), AppliedCalibration(temperature=2.0))
-    arguments = *scan, select_labels(models[0].plan, bank), calibrated, calibrated
-    kept, written = examine(*arguments, probabilities=True), examine(*arguments, probabilities=True, folder=tmp_path)
+    calibrated = CalibratedPredictor(Predictor(models, SAMPLES), AppliedCalibration(temperature=2.0))
+    arguments = *scan, select_labels(models[0].plan, bank), calibrated
+    options = {"mask_uncertainty": True, "probabilities": True}
+    kept, written = examine(*arguments, **options), examine(*arguments, **options, folder=tmp_path)
     assert set(kept.maps) == set(written.maps)
     assert len(list(tmp_path.iterdir())) == len(kept.maps) == 5
     for name, array in kept.maps.items():
@@ -93,7 +93,9 @@ def sums_of(plan, *p_and_voxels):
     for slot, (value, voxels) in enumerate(p_and_voxels, start=1):
         p[slot, 0, 0, 300 * slot : 300 * slot + voxels] = value
     p[0] = 1 - p[1:].sum(0)
-    return sum_voxels(p, readout_of(plan))
+    sums = SlabVoxelSums(readout_of(plan), 2)
+    sums.add(p)
+    return sums.finish()
 
 
 def test_an_interval_is_widened_and_holds_the_mask_s_own_volume(plan, bank, scan):
@@ -172,7 +174,7 @@ def test_an_empty_mask_has_no_expected_dice_where_it_may_be_right(plan, bank):
 
 
 def test_a_prompt_is_answered_as_separate_all_other_labels(models, bank, scan):
-    plan, masks = models[0].plan, Calibrated(Predictor(models, PredictionSettings()))
+    plan, masks = models[0].plan, CalibratedPredictor(Predictor(models, PredictionSettings()))
     whole, back = (
         examine(*scan, select_labels(plan, bank), masks, probabilities=True),
         examine(*scan, select_labels(plan, bank, ["back"]), masks, probabilities=True),

@@ -6,8 +6,15 @@ import torch
 
 from textdiffseg.folds.calibration import INTERVAL
 from textdiffseg.inference import volumes
-from textdiffseg.inference.volumes import SlabVoxelSums, sum_voxels
+from textdiffseg.inference.volumes import SlabVoxelSums
 from textdiffseg.readout import ExclusiveReadout, OverlappingReadout
+
+
+def sum_voxels(p, readout):
+    """The sums over p (1 + Q, D, H, W) of all slots."""
+    sums = SlabVoxelSums(readout, len(p) - 1)
+    sums.add(p)
+    return sums.finish()
 
 
 @pytest.fixture(params=[None, ((3, 7), (3,))], ids=["apart", "overlapping"])

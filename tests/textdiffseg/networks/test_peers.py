@@ -49,18 +49,18 @@ def test_any_patch_of_a_plan_is_segmented_and_trained(make_peer, preset, patch):
     image = torch.randn(2, 1, *patch)
     peer.eval()
     with torch.no_grad():
-        logits = peer.segment(image, queries(2, 1))
+        logits = peer.logits(image, queries(2, 1))
     assert logits.shape == (2, 3, *patch)
     assert logits.isfinite().all()
     one = Queries(*(getattr(queries(2, 1), name)[:1] for name in ("labels", "vectors", "tokens", "token_mask")))
-    peer.train().segment(image[:1], one).square().mean().backward()  # one sample: normalisation needs two values
+    peer.train().logits(image[:1], one).square().mean().backward()  # one sample: normalisation needs two values
 
 
 @pytest.mark.parametrize("preset", NEW)
 def test_the_queries_select_channels(make_peer, preset):
     peer, image = make_peer(preset).eval(), torch.randn(2, 1, 8, 16, 16)
     with torch.no_grad():
-        both, one = peer.segment(image, queries(1, 2)), peer.segment(image, queries(2, 0))
+        both, one = peer.logits(image, queries(1, 2)), peer.logits(image, queries(2, 0))
     torch.testing.assert_close(one[:, :2], both[:, [0, 2]])
     assert (one.softmax(1)[:, 2] == 0).all()
 
@@ -70,9 +70,9 @@ def test_the_channels_of_several_images_are_read(make_peer, preset):
     channels = [{"name": f"MRI {number}", "scheme": "zscore"} for number in range(3)]
     peer, image = make_peer(preset, channels=channels).eval(), torch.randn(2, 3, 8, 16, 16)
     with torch.no_grad():
-        before = peer.segment(image, queries(1, 2))
+        before = peer.logits(image, queries(1, 2))
         image[:, 2] += torch.randn(2, 8, 16, 16)
-        assert not torch.equal(before, peer.segment(image, queries(1, 2)))
+        assert not torch.equal(before, peer.logits(image, queries(1, 2)))
 
 
 @pytest.mark.parametrize("preset", NEW)
@@ -103,7 +103,7 @@ def test_nnunet_goes_down_to_four_positions_although_the_plan_stops_earlier(make
     assert peer.size == (24, 48, 64)
     deepest = []
     peer.network.encoder.stages[-1].register_forward_hook(lambda *args: deepest.append(args[2].shape[2:]))
-    peer.segment(torch.randn(2, 1, 24, 44, 64), queries(1, 2))
+    peer.logits(torch.randn(2, 1, 24, 44, 64), queries(1, 2))
     assert deepest == [(6, 6, 8)]
 
 
@@ -185,7 +185,7 @@ def test_ddim_ends_in_the_masks_of_a_perfect_denoiser(diffusion, monkeypatch):
         return 20 * (2 * masks - 1)
 
     monkeypatch.setattr(diffusion, "estimate", perfect)
-    logits = diffusion.segment(torch.randn(2, 1, 8, 16, 16), queries(1, 2))
+    logits = diffusion.logits(torch.randn(2, 1, 8, 16, 16), queries(1, 2))
     assert torch.equal(logits[:, 1:] > 0, masks.bool())
     assert (logits[:, 0] == 0).all()
     assert [t for t, _ in seen] == [[t, t] for t in range(1000, 0, -100)]
@@ -204,7 +204,7 @@ def test_the_fusion_weighs_late_and_certain_steps_more(diffusion, monkeypatch):
         return torch.full_like(x_t, torch.logit(torch.tensor(next(steps))).item())
 
     monkeypatch.setattr(diffusion, "estimate", growing)
-    logits = diffusion.segment(torch.randn(2, 1, 8, 16, 16), queries(1, 2))
+    logits = diffusion.logits(torch.randn(2, 1, 8, 16, 16), queries(1, 2))
     share = torch.arange(1, STEPS + 1) / STEPS
     weights = torch.exp(torch.sigmoid(share) * (1 + values * values.log()))
     expected = ((weights * values).sum() / weights.sum()).logit()
@@ -215,9 +215,9 @@ def test_the_fusion_weighs_late_and_certain_steps_more(diffusion, monkeypatch):
 @torch.no_grad()
 def test_a_window_s_prediction_does_not_depend_on_its_batch(diffusion):
     image = torch.randn(2, 1, 8, 16, 16)
-    both = diffusion.segment(image, queries(1, 2))
-    torch.testing.assert_close(both, diffusion.segment(image.flip(0), queries(1, 2)).flip(0))
-    torch.testing.assert_close(both, diffusion.segment(image, queries(1, 2)))
+    both = diffusion.logits(image, queries(1, 2))
+    torch.testing.assert_close(both, diffusion.logits(image.flip(0), queries(1, 2)).flip(0))
+    torch.testing.assert_close(both, diffusion.logits(image, queries(1, 2)))
 
 
 @torch.no_grad()

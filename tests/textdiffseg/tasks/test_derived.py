@@ -31,7 +31,7 @@ def no_prediction(monkeypatch):
     """A function after whose call nothing can be predicted."""
 
     def forbid():
-        monkeypatch.setattr(stages, "follow", None)
+        monkeypatch.setattr(stages, "window_reporter", None)
 
     return forbid
 

@@ -77,7 +77,7 @@ def test_only_the_dicom_files_hold_patient_data(predict, root):
 
 def test_complete_cases_get_the_files_without_a_prediction(predict, root, monkeypatch):
     predict()
-    monkeypatch.setattr(stages, "follow", None)
+    monkeypatch.setattr(stages, "window_reporter", None)
     code, out, _ = predict("--rtstruct")
     assert (code, "2 complete already" in out) == (0, True)
     path = root / "out" / "rtstruct" / "two.dcm"
@@ -160,7 +160,7 @@ def test_a_failure_after_the_mask_leaves_the_mask(predict, root, monkeypatch):
     assert code == 2
     assert "Traceback" not in err
     monkeypatch.undo()
-    monkeypatch.setattr(stages, "follow", None)
+    monkeypatch.setattr(stages, "window_reporter", None)
     code, out, _ = predict("--dicom-seg", source=root / "scans" / "one")
     assert (code, "1 complete already" in out) == (0, True)
     assert (root / "out" / "dicom-seg" / "one.dcm").is_file()

@@ -187,8 +187,8 @@ def test_samples_of_an_averaged_model_come_from_the_preset_that_has_them(tmp_pat
     model = tds.load(folders, device="cpu")
     assert len(model.ensemble.networks) == 4
     ready = model.prepare(tds.SegmentOptions(uncertainty=True, alternatives=2))
-    assert len(ready.masks.predictor.networks) == 4
-    assert [len(one.predictor.networks) for one in (ready.samples, ready.choice)] == [2, 2]
+    assert len(ready.mask_predictor.predictor.networks) == 4
+    assert [len(one.predictor.networks) for one in (ready.uncertainty_predictor, ready.alternatives)] == [2, 2]
     make_scan(tmp_path / "a.nii.gz")
     assert model.segment(tmp_path / "a.nii.gz", uncertainty=True).uncertainty().max() > 0
 

@@ -7,7 +7,7 @@ import pytest
 
 from textdiffseg.imaging.sources.files import read_labels
 from textdiffseg.inference import segmenting
-from textdiffseg.inference.guide import NOTHING_FOUND, Sighting
+from textdiffseg.inference.guide import NOTHING_FOUND, GuideResult
 from textdiffseg.inference.region import Region
 from textdiffseg.tasks.manifest import Manifest
 from textdiffseg_cli.predict import main
@@ -59,8 +59,8 @@ def test_fast_is_low_resolution_alone_in_one_line(predict, root):
 
 
 def test_a_scan_without_findings_gets_an_empty_mask_and_a_note(predict, root, monkeypatch):
-    nothing = Sighting(Region(np.zeros((9, 20, 17), dtype=bool)), ("Front_Part", "back"))
-    monkeypatch.setattr(segmenting, "search", lambda *_: nothing)
+    nothing = GuideResult(Region(np.zeros((9, 20, 17), dtype=bool)), ("Front_Part", "back"))
+    monkeypatch.setattr(segmenting, "find_region", lambda *_: nothing)
     code, out, _ = predict("--probabilities")
     assert code == 0
     assert f"Note: case a: {NOTHING_FOUND}" in out

@@ -135,7 +135,7 @@ def test_a_result_draws_its_own_picture(root, scans, tmp_path):
         result.picture(tmp_path / "q.png", np.zeros((3, 4, 5)), spacing=(1, 1, 1))
 
 
-class Segmenting:
+class PreparedModel:
     """Two windows for the scan `small`, eight for `large`."""
 
     plan = None
@@ -145,7 +145,7 @@ def test_scans_weigh_as_many_windows_as_they_have(monkeypatch):
     windows = {"small": 2, "large": 8, "unknown": None, "done": 5}
     monkeypatch.setattr("textdiffseg.tasks.scan_progress._windows", lambda _, paths: windows[paths])
     events, lines = [], []
-    run = RunProgress(Segmenting(), {case: case for case in windows}, {"done"}, events.append, lines.append)
+    run = RunProgress(PreparedModel(), {case: case for case in windows}, {"done"}, events.append, lines.append)
     run.of("small")(ProgressEvent("Predict", 0, 1, "window", "small"))
     run.of("small")(ProgressEvent("Predict", 2, 2, "window", "small"))
     run.of("large")(ProgressEvent("Predict", 4, 8, "window", "large"))

@@ -16,8 +16,8 @@ from textdiffseg.inference.maps import probability_map
 from textdiffseg.inference.model import Model
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import select_labels
-from textdiffseg.inference.scan import Calibrated
-from textdiffseg.inference.segmenting import Segmenting
+from textdiffseg.inference.scan import CalibratedPredictor
+from textdiffseg.inference.segmenting import PreparedModel
 from textdiffseg.tasks.manifest import Manifest, read_manifest
 from textdiffseg.tasks.predict import (
     PredictionRun,
@@ -48,11 +48,13 @@ def make_run(networks, plan, bank, out, *, settings=None, calibration=None, samp
     names = tuple(str(number) for number in range(len(networks)))
     digest = changes.pop("hash", "0" * 64)
     ensemble = Ensemble((out,), names, "best", tuple(networks), plan, bank, Sampling(), (), digest)
-    masks = Calibrated(Predictor(networks, settings or PredictionSettings()), calibration or AppliedCalibration())
-    apart = Calibrated(Predictor(networks, samples[0]), samples[1]) if samples else None
-    segmenting = Segmenting(select_labels(plan, bank, prompts), masks, apart, changes.pop("probabilities", False))
+    masks = CalibratedPredictor(
+        Predictor(networks, settings or PredictionSettings()), calibration or AppliedCalibration()
+    )
+    apart = CalibratedPredictor(Predictor(networks, samples[0]), samples[1]) if samples else None
+    prepared = PreparedModel(select_labels(plan, bank, prompts), masks, apart, changes.pop("probabilities", False))
     fields = {"texts": {}, "out": out, "file_name": None, "overwrite": False}
-    return PredictionRun(Model(ensemble, "cpu"), segmenting, **(fields | changes))
+    return PredictionRun(Model(ensemble, "cpu"), prepared, **(fields | changes))
 
 
 @pytest.fixture
@@ -257,8 +259,8 @@ def test_calibration_changes_probabilities_and_intervals_but_no_mask(job, scan, 
     distribution = [read(one.out, "probabilities/a_1_Front_Part.nii.gz").std() for one in (plain, warm)]
     assert distribution[1] < distribution[0]
     before, after = (Manifest.read(one.out / "a.json") for one in (plain, warm))
-    assert after.request.calibration == warm.segmenting.masks.calibration
-    assert after.request.sampled.calibration == warm.segmenting.samples.calibration
+    assert after.request.calibration == warm.prepared.mask_predictor.calibration
+    assert after.request.sampled.calibration == warm.prepared.uncertainty_predictor.calibration
     for one, wide in zip(before.volumes, after.volumes, strict=True):
         assert wide.volume_ml == one.volume_ml
         assert wide.low_ml <= one.low_ml / 2

@@ -251,12 +251,12 @@ def test_phrases_that_cannot_be_added_are_refused(bank, encoder):
         other.with_phrases({"Posterior": ["end"]}, encoder)
 
 
-def test_labels_beside_add_their_tokens_and_no_slot(bank):
+def test_context_labels_add_their_tokens_and_no_slot(bank):
     plain, both = bank.queries([[(1, 0)]]), bank.queries([[(1, 0), (2, 1)]])
-    found = bank.queries([[(1, 0)], [(1, 0)]], beside=[[(2, 1)], []])
+    found = bank.queries([[(1, 0)], [(1, 0)]], context_labels=[[(2, 1)], []])
     assert torch.equal(found.labels, plain.labels.expand(2, -1))
     assert torch.equal(found.vectors, plain.vectors.expand(2, -1, -1))
     assert found.token_mask.sum(1).tolist() == [int(both.token_mask.sum()), int(plain.token_mask.sum())]
     first = {tuple(token.tolist()) for token in found.tokens[0][found.token_mask[0]]}
     assert first == {tuple(token.tolist()) for token in both.tokens[0]}
-    assert torch.equal(bank.queries([[(1, 0)]], beside=[[]]).tokens, plain.tokens)
+    assert torch.equal(bank.queries([[(1, 0)]], context_labels=[[]]).tokens, plain.tokens)

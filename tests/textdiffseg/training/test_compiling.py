@@ -41,7 +41,7 @@ class Words:
     def __init__(self):
         self.batches = 0
 
-    def queries(self, samples, texts, beside):
+    def queries(self, samples, texts, context_labels):
         self.batches += 1
         slots, length = 1 + self.batches % 2, 3 + self.batches % 4
         generator = torch.Generator().manual_seed(self.batches)

@@ -57,7 +57,7 @@ def test_swinunetr_pads_to_sizes_that_it_can_halve_and_gives_the_queried_channel
         for labels in ([2, 0], [1, 2])
     )
     with torch.no_grad():
-        queried, every = model.segment(image, one), model.segment(image, both)
+        queried, every = model.logits(image, one), model.logits(image, both)
     assert every.shape == (1, 3, 16, 16, 16)
     torch.testing.assert_close(queried[:, :2], every[:, [0, 2]])
     assert (queried.softmax(1)[:, 2] == 0).all()

@@ -21,6 +21,7 @@ from textdiffseg.text.case_texts import read_case_texts, update_case_texts
 from textdiffseg.text.encoder import PhraseVectors
 from textdiffseg.training import loop
 from textdiffseg.training.options import TrainingOptions
+from textdiffseg.validation import score
 from textdiffseg.validation.cases import load_fold
 from textdiffseg.validation.score import validate_fold
 
@@ -125,8 +126,9 @@ def test_a_missing_text_costs_only_what_no_image_shows(trained):
     assert without[:, 0].mean() < 0.9, "whether the bright one belongs to it, only the text states"
 
 
-def test_validation_of_stored_cases_reads_their_texts(trained):
-    summary = validate_fold(FoldFolder(trained / "fold_0"), trained, FOLD.validation, sampling=PLAIN)
+def test_validation_of_stored_cases_reads_their_texts(trained, monkeypatch):
+    monkeypatch.setattr(score, "read_sampling", lambda _: PLAIN)
+    summary = validate_fold(FoldFolder(trained / "fold_0"), trained, FOLD.validation)
     expected = np.mean([dice(trained, case, TEXTS[i % 2])[0] for i, case in enumerate(FOLD.validation)])
     assert summary.labels["ball"].dice == pytest.approx(expected, abs=0.02)
 

@@ -41,7 +41,7 @@ class Waits(TorchDispatchMode):
 class Words:
     """A bank of two labels."""
 
-    def queries(self, samples, texts, beside):
+    def queries(self, samples, texts, context_labels):
         labels = torch.tensor([[1, 0], [2, 1]])
         return Queries(labels, torch.randn(2, 2, 8), torch.randn(2, 5, 8), torch.ones(2, 5, dtype=torch.bool))
 

@@ -11,7 +11,7 @@ from plans.layout import FoldFolder
 from textdiffseg.data.store import open_case
 from textdiffseg.degradations import DEGRADATIONS, degrade
 from textdiffseg.folds.calibration import read_calibration
-from textdiffseg.folds.sampling import Sampling
+from textdiffseg.folds.sampling import Sampling, uncertainty_settings
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.windows import joined
 from textdiffseg.validation import calibrate, score
@@ -24,16 +24,23 @@ from textdiffseg.validation.score import validate_fold
 CASES = ("p", "q", "r", "s")
 
 
+def load_samples(fold):
+    """A predictor with the settings of uncertainty, and the fold's words."""
+    mask, bank = load_fold(FoldFolder(fold), "cpu", Sampling())
+    return Predictor(mask.networks, uncertainty_settings(mask.plan, mask.settings)), bank
+
+
 def test_the_mask_s_setting_and_that_of_uncertainty_are_calibrated_apart(fold, small, monkeypatch):
     monkeypatch.setattr(Predictor, "predict_image", lambda *_, **__: pytest.fail("a whole volume is kept"))
-    validate_fold(FoldFolder(fold), small, CASES, sampling=Sampling(mirroring=False), calibrate=True)
+    monkeypatch.setattr(score, "read_sampling", lambda _: Sampling(mirroring=False))
+    validate_fold(FoldFolder(fold), small, CASES, calibrate=True)
     fit = calibrate_uncertainty(FoldFolder(fold), small, CASES, max_seconds=1e6)
     found = read_calibration(FoldFolder(fold)).fits
     assert [(one.steps, one.samples, one.mirroring, one.cases) for one in found] == [(0, 1, False, 4), (3, 8, False, 4)]
     assert all(set(one.widening.coverage_before) == {"Front_Part", "back"} for one in found)
     assert found[1] == fit
     assert fit.expected_dice is None
-    validate_fold(FoldFolder(fold), small, CASES, sampling=Sampling(mirroring=False), calibrate=True)
+    validate_fold(FoldFolder(fold), small, CASES, calibrate=True)
     assert len(read_calibration(FoldFolder(fold)).fits) == 2
     choose_sampling(FoldFolder(fold), small, ["p"])
     assert read_calibration(FoldFolder(fold)).fits == ()
@@ -52,7 +59,7 @@ def test_volumes_are_compared_in_the_file_s_voxels(fold, stored, in_slabs, one_h
         return in_slabs(one_hot(case))
 
     predict_as(exact)
-    predictor, queries = load_fold(FoldFolder(fold), "cpu", Sampling(), uncertainty=True)
+    predictor, queries = load_samples(fold)
     evidence = gather(predictor, queries, stored, CASES)
     scale = 9 * 20 * 17 / np.prod(open_case(stored, "p").record.shape)
     assert scale != 1
@@ -81,7 +88,7 @@ def test_a_model_whose_denoiser_is_not_trained_has_no_uncertainty_to_calibrate(f
 
 
 def test_cases_without_foreground_are_left_out(fold, small, change):
-    predictor, bank = load_fold(FoldFolder(fold), "cpu", Sampling(), uncertainty=True)
+    predictor, bank = load_samples(fold)
     change(small, "p", present=())
     assert len(gather(predictor, bank, small, CASES[:3]).voxels) == 2
 
@@ -96,7 +103,7 @@ def test_the_known_labels_of_a_case_are_queried(fold, small, bank, monkeypatch, 
     monkeypatch.setattr(Predictor, "predict_slabs", listening)
     change(small, "p", annotated=(2,), present=(2,))
     change(small, "q", annotated=(2,), present=(2,), absent=(1,))
-    predictor, bank = load_fold(FoldFolder(fold), "cpu", Sampling(), uncertainty=True)
+    predictor, bank = load_samples(fold)
     evidence = gather(predictor, bank, small, CASES[:3])
     assert queried == [[[2]], [[1, 2]], [[1, 2]]]
     assert [voxels.p.shape[0] for voxels in evidence.voxels] == [3, 3, 3], "classes are label numbers"
@@ -125,7 +132,7 @@ def test_labels_that_overlap_are_calibrated_on_their_unions(nested_fold, stored,
     assert fit.temperature == pytest.approx(MIN_TEMPERATURE, rel=0.01), "what is always right may be as sure as can be"
     assert fit.ece_before == pytest.approx(0.1)
     assert fit.brier_before == pytest.approx(2 * 0.01)
-    predictor, bank = load_fold(FoldFolder(nested_fold), "cpu", Sampling(), uncertainty=True)
+    predictor, bank = load_samples(nested_fold)
     evidence = gather(predictor, bank, stored, CASES)
     case = open_case(stored, "p")
     scale = 9 * 20 * 17 / np.prod(case.record.shape)

@@ -9,7 +9,6 @@ from plans.layout import FoldFolder
 from plans.plan import Plan
 from textdiffseg.data.store import open_case
 from textdiffseg.folds.sampling import read_sampling, settings_of_choice
-from textdiffseg.inference.predictor import Predictor
 from textdiffseg.validation import choose, timing
 from textdiffseg.validation.cases import evenly_spaced
 from textdiffseg.validation.choose import choose_sampling
@@ -45,7 +44,8 @@ def test_the_choice_of_sampling_is_a_table_that_prediction_reads(fold, stored):
     best = max(row.dice for row in sampling.table)
     chosen = next(row for row in sampling.table if (row.steps, row.mirroring) == (sampling.steps, sampling.mirroring))
     assert chosen.dice >= best - 0.001
-    assert len(Predictor.from_folder(fold.parent, ["0"]).settings.mirror_axes) == 2 * sampling.mirroring
+    plan = Plan.read(FoldFolder(fold).plan)
+    assert len(settings_of_choice(plan, sampling).mirror_axes) == 2 * sampling.mirroring
 
 
 def test_without_the_time_for_every_setting_none_is_tried(fold, stored, monkeypatch):

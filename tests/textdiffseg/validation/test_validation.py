@@ -151,7 +151,9 @@ def test_slabs_give_the_mask_and_the_evidence_of_the_whole_prediction(fold, stor
         of_planes[planes] += (evidence.masks[0].dice, evidence.truths[0])
         assert evidence.masks[0].soft_dice == pytest.approx(evidence.sums[0].soft_dice)
     whole = of_planes.pop(len(p[0]))
-    expected = np.array([0, *known])[predictor.readout.restore(p.astype(np.float32), case.record.transform)]
+    restoring = predictor.readout.restoring(case.record.transform)
+    restoring.add(predictor.readout.classes_to_compare(p.astype(np.float32)))
+    expected = np.array([0, *known])[restoring.finish()]
     assert np.array_equal(whole[0], expected)
     assert set(np.unique(whole[0])) == {0, *known}
     for found in of_planes.values():

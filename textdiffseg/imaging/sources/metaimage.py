@@ -16,7 +16,7 @@ from textdiffseg.imaging.sources.headers import (
     whole_numbers,
     wrong_spacing,
 )
-from textdiffseg.imaging.sources.neighbours import beside
+from textdiffseg.imaging.sources.neighbours import neighbour
 from textdiffseg.imaging.sources.streams import Damaged, reported_as_damage
 
 _KINDS = {
@@ -114,7 +114,7 @@ def _place(fields: dict[str, str], path: Path, end: int, size: int, packed: bool
     if local:
         held, offset = path, end
     else:
-        held, offset = beside(path, name), 0
+        held, offset = neighbour(path, name), 0
     if skipped == "-1" and not packed:
         offset = max(offset, held.stat().st_size - size)
     elif skipped.isdigit() and int(skipped) > 0 and not packed and not local:

@@ -5,7 +5,7 @@ from pathlib import Path
 from plans.errors import UserError
 
 
-def beside(header: Path, name: str) -> Path:
+def neighbour(header: Path, name: str) -> Path:
     """The file `name` in the folder of `header`. Raises `UserError` if it is elsewhere or missing.
 
     It may be a link, if header and voxels are in the same folder after all links are followed.

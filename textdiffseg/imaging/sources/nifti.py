@@ -18,7 +18,7 @@ from nibabel.volumeutils import apply_read_scaling
 from plans.errors import UserError
 from plans.geometry import Triple, triple
 from textdiffseg.imaging.forms import place
-from textdiffseg.imaging.sources.neighbours import beside
+from textdiffseg.imaging.sources.neighbours import neighbour
 from textdiffseg.imaging.sources.streams import GZIP, Damaged, Stream, check_declared, read_voxels, reported_as_damage
 from textdiffseg.imaging.volume import Geometry, Volume
 
@@ -65,7 +65,7 @@ def read_nifti_geometry(path: Path) -> Geometry:
     """The grid, from the header alone. Raises `UserError` where the file is too small for it."""
     with reported_as_damage(path), path.open("rb") as file:
         header, _ = _read_header(Stream(file, _is_packed(path)), path)
-        voxels = _beside(path) if header.pair else path
+        voxels = _voxel_file(path) if header.pair else path
         packed = _is_packed(voxels)
         size = header.channels * prod(header.shape) * header.kind.itemsize
         check_declared(size, header.held_in(voxels, packed), packed)
@@ -76,7 +76,7 @@ def voxel_file(path: Path) -> Path:
     """The file with the voxels: the other file of a pair, or `path` itself."""
     with reported_as_damage(path), path.open("rb") as file:
         header, _ = _read_header(Stream(file, _is_packed(path)), path)
-    return _beside(path) if header.pair else path
+    return _voxel_file(path) if header.pair else path
 
 
 def _is_packed(path: Path) -> bool:
@@ -147,7 +147,7 @@ def _offset(fields: Nifti1Header, size: int, magic: bytes) -> int:
 
 
 def _read_pair(path: Path, header: _Header) -> np.ndarray:
-    place = _beside(path)
+    place = _voxel_file(path)
     with reported_as_damage(place), place.open("rb") as file:
         packed = _is_packed(place)
         stream = Stream(file, packed)
@@ -156,11 +156,11 @@ def _read_pair(path: Path, header: _Header) -> np.ndarray:
         return read_voxels(stream, (header.channels, *header.shape[::-1]), header.kind, held, packed)
 
 
-def _beside(path: Path) -> Path:
+def _voxel_file(path: Path) -> Path:
     """The `.img` file of a `.hdr` file."""
     names = [f"{path.stem}{ending}" for ending in (".img", ".IMG", ".img.gz")]
     found = next((name for name in names if (path.parent / name).is_file()), names[0])
-    return beside(path, found)
+    return neighbour(path, found)
 
 
 def _skip(stream: Stream, count: int) -> None:

@@ -18,7 +18,7 @@ from textdiffseg.imaging.sources.headers import (
     whole_numbers,
     wrong_spacing,
 )
-from textdiffseg.imaging.sources.neighbours import beside
+from textdiffseg.imaging.sources.neighbours import neighbour
 from textdiffseg.imaging.sources.streams import Damaged, reported_as_damage
 
 _KINDS = {
@@ -165,7 +165,7 @@ def _place(fields: dict[str, str], path: Path, end: int, encoding: str, size: in
     name, lines, skipped = fields.get("data file"), fields.get("line skip", "0"), fields.get("byte skip", "0")
     if name is not None and (name.upper().startswith("LIST") or "%" in name):
         raise UserError(f"{path}: its voxels are in several files, which is not supported. Save it as one file.")
-    held, offset = (path, end) if name is None else (beside(path, name.removeprefix("./")), 0)
+    held, offset = (path, end) if name is None else (neighbour(path, name.removeprefix("./")), 0)
     if lines != "0" or (skipped != "0" and encoding not in _RAW) or not re.fullmatch(r"-1|\d{1,12}", skipped):
         raise UserError(
             f"{path}: line skip {lines!r:.20} and byte skip {skipped!r:.20} are not supported. Save it again."

@@ -76,7 +76,7 @@ class LabelDiffusion(Peer):
         signal, noise = self._scales(t)
         return signal * x_0 + noise * eps
 
-    def segment(self, image: Tensor, queries: Queries) -> Tensor:
+    def logits(self, image: Tensor, queries: Queries) -> Tensor:
         """image (B, C, D, H, W) -> logits (B, 1 + Q, D, H, W) float32, from DDIM and step-uncertainty fusion."""
         logits = torch.logit(self._fused(image), MIN_P)
         return queried_channels(F.pad(logits, (0, 0, 0, 0, 0, 0, 1, 0)), queries)  # the logit of background is 0

@@ -29,7 +29,7 @@ class Peer(nn.Module):
         """The modules that are worth compiling (as in `TextDiffSeg`)."""
         return (self.network,)
 
-    def segment(self, image: Tensor, queries: Queries) -> Tensor:
+    def logits(self, image: Tensor, queries: Queries) -> Tensor:
         """image (B, C, D, H, W) -> logits (B, 1 + Q, D, H, W) float32."""
         return queried_channels(self.cropped(self.network(self.padded(image))), queries)
 

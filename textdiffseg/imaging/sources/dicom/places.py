@@ -13,6 +13,7 @@ from textdiffseg.imaging.sources.dicom.elements import is_dicom
 from textdiffseg.imaging.sources.streams import Damaged, zip_faults_as_damage
 
 MAX_MEMBERS = 100_000
+MAX_OPENED_FILES = 200  # of a zip, to find slices among them
 _INDEX = "DICOMDIR"  # lists the files of a medium
 _START_BYTES = 132  # of a file, which show that it is DICOM
 _ENCRYPTED = 1  # flag of a member
@@ -100,15 +101,15 @@ def slices_of(source: Path) -> Iterator[list[Place]]:
         yield [one for one in places if is_slice_name(one.member.filename) or _is_dicom(one)]
 
 
-def is_zip_of_slices(path: Path, most: int = 200) -> bool:
+def is_zip_of_slices(path: Path) -> bool:
     """Whether a file in a zip is a slice, or whether the zip is damaged, to be reported.
 
-    All names are read, and the first bytes of up to `most` files, as slices often lie beside a viewer.
+    All names are read, and the first bytes of about `MAX_OPENED_FILES` files, as slices often lie beside a viewer.
     """
     try:
         with _opened(path) as archive:
             members = [one for one in archive.infolist() if not one.is_dir() and not _is_hidden(one.filename)]
-            spread = members[:: max(1, len(members) // most)]
+            spread = members[:: max(1, len(members) // MAX_OPENED_FILES)]
             return any(is_slice_name(one.filename) for one in members) or any(
                 _is_dicom(MemberPlace(archive, one)) for one in spread
             )

@@ -79,11 +79,11 @@ def source_places(source: Path, uid: str | None = None) -> Iterator[tuple[Place,
         yield tuple(dict.fromkeys(frame.instance.place for frame in frames))
 
 
-def source_slices(source: Path, uid: str | None = None) -> tuple[Path, ...]:
+def source_slices(source: Path) -> tuple[Path, ...]:
     """The paths of the files in `source_places`. Raises `UserError` for a zip, whose slices are not files."""
     if is_archive_name(source.name) and source.is_file():
         raise UserError(f"{source}: its slices are not files. Unpack it, and give the folder.")
-    with source_places(source, uid) as places:
+    with source_places(source) as places:
         return tuple(Path(place.name) for place in places)
 
 

@@ -2,6 +2,7 @@
 
 import locale
 import zipfile
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 from plans.geometry import resampled_shape
-from textdiffseg.imaging.sources.dicom import source_slices
+from textdiffseg.imaging.sources.dicom import source_places, source_slices
 from textdiffseg.imaging.sources.dicom.places import FilePlace
 from textdiffseg.imaging.sources.files import files_of, read_geometry, read_volume
 from textdiffseg.imaging.volume import to_canonical
@@ -240,6 +241,7 @@ def test_the_files_of_a_slice_are_those_of_its_series(tmp_path, write_series, vo
     names = [f"slice{number}.dcm" for number in (5, 4, 3, 2, 1)]
     assert [path.name for path in files_of(folder / "slice2.dcm")] == names
     assert [path.name for path in source_slices(folder / "slice2.dcm")] == names
-    assert [path.name for path in source_slices(folder, "1.2.3")] == names
     others = [f"other{number}.dcm" for number in (5, 4, 3, 2, 1)]
-    assert [path.name for path in source_slices(folder / "slice2.dcm", "1.2.4")] == others
+    for source, series, expected in ((folder, "1.2.3", names), (folder / "slice2.dcm", "1.2.4", others)):
+        with source_places(source, series) as places:
+            assert [Path(place.name).name for place in places] == expected
