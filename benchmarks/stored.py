@@ -175,7 +175,7 @@ class Scan:
     name: str
     image: Tensor  # (C, D, H, W) float32 on the plan's grid
     transform: TransformRecord  # to restore the scan's own grid
-    truth: np.ndarray  # value numbers (`Plan.parts`), (D, H, W) on the scan's own grid
+    truth: np.ndarray  # value numbers (`Plan.value_numbers`), (D, H, W) on the scan's own grid
     text: Tensor | None = None  # (L, d_t) tokens of the case's text, if the model reads it
     annotated: tuple[int, ...] | None = None  # the labels to score; None: all
 
@@ -211,7 +211,7 @@ def predict(predictor: Predictor, scan: Scan, queries: Queries, answers: int | N
 def score(plan: Plan, scan: Scan, labels: np.ndarray) -> CaseScores:
     """Dice of every label that is annotated in the scan. `labels` is a map from `predict`."""
     numbers = range(1, 1 + len(plan.labels)) if scan.annotated is None else scan.annotated
-    names = {plan.parts[number - 1]: plan.labels[number - 1].name for number in numbers}
+    names = {plan.value_numbers[number - 1]: plan.labels[number - 1].name for number in numbers}
     return score_case(labels, scan.truth, scan.transform.geometry.spacing, names, case=scan.name, surfaces=False)
 
 

@@ -185,7 +185,7 @@ class OverlappingReadout(Readout):
         return label_map.long()
 
     def loss(self, logits: Tensor, targets: Tensor, queries: Queries, balance: float = 0.0) -> Tensor:
-        return region_loss(logits, targets, members(queries, self.plan.parts), queries.labels, balance)
+        return region_loss(logits, targets, members(queries, self.plan.value_numbers), queries.labels, balance)
 
     def masks(self, logits: Tensor, targets: Tensor, queries: Queries) -> Iterator[Pair]:
         known, true = targets >= 0, self.true_masks(targets, queries)
@@ -193,7 +193,7 @@ class OverlappingReadout(Readout):
             yield (z > 0) & known, true[:, slot]
 
     def true_masks(self, targets: Tensor, queries: Queries) -> Tensor:
-        return masks(targets, members(queries, self.plan.parts)) & (targets >= 0).unsqueeze(1)
+        return masks(targets, members(queries, self.plan.value_numbers)) & (targets >= 0).unsqueeze(1)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         return probabilities(logits)
@@ -226,7 +226,7 @@ class OverlappingReadout(Readout):
         return p[1:]
 
     def calibration_voxels(self, voxels: SampledVoxels, known: Sequence[int]) -> SampledVoxels:
-        return label_by_label(voxels, self.plan.parts, known)
+        return label_by_label(voxels, self.plan.value_numbers, known)
 
     def rivals(self, numbers: Sequence[int]) -> tuple[int, ...]:
         return ()

@@ -66,12 +66,12 @@ def reasons(plan: Plan) -> dict[str, Decision]:
             f"AdamW {plan.training.learning_rate:g}, decay {plan.training.weight_decay:g}",
             f"published; warm-up over {plan.training.warmup:.0%} of the iterations, then a cosine",
         ),
-        ("parts", parts(plan.paper), "the publication's model, or one of its ablations"),
+        ("parts", description_of(plan.paper), "the publication's model, or one of its ablations"),
     )
     return {name: Decision(name=name, value=value, reason=reason) for name, value, reason in rows}
 
 
-def parts(paper: PaperPlan) -> str:
+def description_of(paper: PaperPlan) -> str:
     """A description of the model's modules, for the table of reasons."""
     text = "no text" if paper.fusion == "none" else f"fusion by {paper.fusion}"
     return f"{text}, {paper.image_encoder} image encoder, {paper.label_encoder} label encoder"

@@ -1,4 +1,4 @@
-"""`PairList`: scans and masks from a CSV file with a row per case.
+"""`read_pairs`: scans and masks from a CSV file with a row per case.
 
 The columns are `case`, `image` (for several channels `image_0`, `image_1`, ...) and `mask`. Other numbers of channels
 are read, too. Paths are relative to the folder of the file.
@@ -11,9 +11,9 @@ from pathlib import Path
 
 from plans.errors import UserError
 from plans.raw.dataset import is_plain_name
-from plans.raw.tables import Table, exists_below
+from plans.raw.tables import IMAGE_COLUMNS, Table, channel_number, exists_below
 
-COLUMNS = "case, image (for several channels image_0, image_1, ...) and mask"
+COLUMNS = f"case, {IMAGE_COLUMNS} and mask"
 _IMAGE = re.compile(r"image[ _]?(\d{0,3})")
 
 
@@ -32,7 +32,7 @@ def read_pairs(path: Path) -> tuple[ListedPair, ...]:
     if not table.rows:
         raise UserError(f"{path} lists no case. Add a row per case with the columns {COLUMNS}.")
     names = [name.casefold() for name in table.header]
-    images = sorted((name for name in names if _IMAGE.fullmatch(name)), key=_channel)
+    images = sorted((name for name in names if _IMAGE.fullmatch(name)), key=channel_number)
     unknown = [name for name in names if name not in ("case", "mask", *images)]
     missing = [name for name in ("case", "image", "mask") if name not in (*names, *(["image"] if images else []))]
     double = [name for name in dict.fromkeys(names) if names.count(name) > 1]
@@ -44,10 +44,6 @@ def read_pairs(path: Path) -> tuple[ListedPair, ...]:
     if faults:
         raise UserError(*faults)
     return pairs
-
-
-def _channel(column: str) -> int:
-    return int(column.removeprefix("image").strip(" _") or 0)
 
 
 def _pairs(table: Table, names: list[str], images: list[str], path: Path, faults: list[str]) -> Iterator[ListedPair]:

@@ -60,7 +60,7 @@ def preprocess_case(case: Case, plan: Plan, folder: Path) -> bool:
         hash=expected,
         settings=preprocessing_settings(plan),
         shape=transform.shape,
-        present=tuple(label for label, numbers in enumerate(plan.parts, 1) if in_map & set(numbers)),
+        present=tuple(label for label, numbers in enumerate(plan.value_numbers, 1) if in_map & set(numbers)),
         annotated=tuple(number for number, name in enumerate(names, 1) if name in case.annotation.annotated),
         absent=tuple(number for number, name in enumerate(names, 1) if name in case.annotation.absent),
         group=case.group,

@@ -177,7 +177,7 @@ def open_case(folder: Path, case: str, plan: Plan | None = None, references: Seq
     refuse(shape_fault("foreground", foreground.shape, (foreground.shape[0], 4)))
     for name, array in label_maps.items():
         refuse(shape_fault(name, array.shape, record.shape))
-    max_label = MAX_LABELS if plan is None else max(map(max, plan.parts))
+    max_label = MAX_LABELS if plan is None else max(map(max, plan.value_numbers))
     fault_of = partial(label_fault, max_label)
     return StoredCase(
         record=record,

@@ -132,7 +132,7 @@ def _validated(results: Path, root: Path, name: str, report: Report) -> dict[str
         elif len(presets) > 1 and (nameless := [fold for fold in one.folds if not has_identifiers(fold.folder)]):
             names = listed([fold.name for fold in nameless])
             report(f"Left out: {key} has no ids of the cases of fold {names}. Export it with --keep-identifiers.")
-        elif models and (one.plan.labels, one.plan.parts) != _labels(models):
+        elif models and (one.plan.labels, one.plan.value_numbers) != _labels(models):
             report(f"Left out: {key} has other labels than {listed(list(models))}.")
         elif models and not _common(models) & {*one.scores}:
             report(f"Left out: {key} has no validation case in common with {listed(list(models))}.")
@@ -148,7 +148,7 @@ def _validated(results: Path, root: Path, name: str, report: Report) -> dict[str
 def _labels(models: Mapping[str, PresetResults]) -> tuple[object, object]:
     """The labels of the models, which are equal, and how they overlap."""
     plan = next(iter(models.values())).plan
-    return plan.labels, plan.parts
+    return plan.labels, plan.value_numbers
 
 
 def _without(model: PresetResults, folds: Sequence[FoldResults]) -> PresetResults:

@@ -17,7 +17,7 @@ from plans.errors import UserError
 from plans.file_names import NIFTI, VOXEL_ENDINGS, channel_file, safe_name, split_ending
 from plans.layout import RawFolder, tree
 from plans.raw.case_files import names_in
-from plans.raw.folders import parts_of
+from plans.raw.folders import id_and_title
 from plans.records import read_json
 
 SOURCES = "sources"  # a field of dataset.json that other readers ignore
@@ -193,15 +193,15 @@ def _below_root(header: NewHeader, root: Path, name: str | None, number: int | N
     if not title:
         raise UserError(f"--name {name}: expected letters or digits.")
     folders = sorted(path for path in trunk.iterdir() if path.is_dir()) if trunk.is_dir() else []
-    owners = {parts_of(path.name)[0]: path for path in folders}
+    owners = {id_and_title(path.name)[0]: path for path in folders}
     for path in folders:
-        own = parts_of(path.name)
+        own = id_and_title(path.name)
         alike = own[1].casefold() == title.casefold() and number in (None, own[0])
         if alike and (header.is_of(path) or not RawFolder(path).header.exists()):
             return path
     if number is None:
         number = next(one for one in range(1, len(owners) + 2) if one not in owners)
-    elif number in owners and parts_of(owners[number].name)[1] != title:
+    elif number in owners and id_and_title(owners[number].name)[1] != title:
         raise UserError(f"--id {number} is that of {owners[number]}. Choose another one, or leave it out.")
     return trunk / f"Dataset{number:03d}_{title}"
 
@@ -211,4 +211,4 @@ def _title(images: Path) -> str:
     path = images.resolve()
     parts = [path.stem if path.suffix else path.name, *(one.name for one in path.parents)]
     found = next((one for one in parts if not _NO_TITLE.fullmatch(re.sub(r"[\W_]+", "", one))), "Mine")
-    return parts_of(found)[1]
+    return id_and_title(found)[1]

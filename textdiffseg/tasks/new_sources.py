@@ -26,13 +26,13 @@ class CaseSource:
     images: tuple[Path, ...]  # one per channel, or one with all channels; a folder of DICOM slices
     mask: Path
     drawing: Drawing | None = None  # if the mask is a DICOM object
-    parts: Mapping[str, Path] = field(default_factory=dict)  # if each structure has a file: its name -> file
+    structure_files: Mapping[str, Path] = field(default_factory=dict)  # if each structure has a file: its name -> file
     segments: tuple[tuple[str, int], ...] = ()  # if the mask's file names them: names and values
 
     @property
     def is_joined(self) -> bool:
         """Whether the mask is joined from structures with names. If not, it is a label map."""
-        return self.drawing is not None or bool(self.parts) or bool(self.segments)
+        return self.drawing is not None or bool(self.structure_files) or bool(self.segments)
 
     @property
     def series(self) -> str | None:
@@ -118,7 +118,7 @@ def _parts(scans: Mapping[str, Path], drawn: Mapping[str, Path]) -> Sources | No
             one.case,
             tuple(scans[name] for name in one.images),
             next(iter(folders[one.mask].values())).parent,
-            parts=folders[one.mask],
+            structure_files=folders[one.mask],
         )
         for one in pairing.pairs
     )

@@ -26,7 +26,7 @@ def structure_names(source: CaseSource) -> tuple[str, ...]:
     """The names of the structures of a case; () for a label map."""
     if source.drawing is not None:
         return tuple(source.drawing.names.values())
-    return (*source.parts, *(name for name, _ in source.segments))
+    return (*source.structure_files, *(name for name, _ in source.segments))
 
 
 def unheld(gaps: Sequence[LabelGap], sources: Sources) -> Iterator[str]:
@@ -76,7 +76,7 @@ def joined_masks(
         box = ndimage.find_objects(mask.view(np.uint8))
         if box:
             found.append((value, box[0], mask[box[0]].copy()))
-        elif source.parts:
+        elif source.structure_files:
             empty.append(value)
     array, notes = np.zeros(geometry.shape, np.int32), list[str]()
     for value, place, mask in sorted(found, key=lambda one: -np.count_nonzero(one[2])):  # the largest first
@@ -116,7 +116,7 @@ def _masks(source: CaseSource, structures: Mapping[str, int], geometry: Geometry
                 own.setdefault(structures[normalise(name)], []).append(value)
         for structure, values in own.items():
             yield structure, np.isin(array, values)
-    for name, path in source.parts.items():
+    for name, path in source.structure_files.items():
         if normalise(name) not in structures:
             continue
         yield structures[normalise(name)], read_mask(path, geometry)[0] > 0

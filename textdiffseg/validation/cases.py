@@ -143,7 +143,7 @@ def numbers_of(plan: Plan) -> np.ndarray:
 
 def scored_names(plan: Plan, case: StoredCase) -> dict[int | tuple[int, ...], str]:
     """The labels that are annotated in a case: number in stored label maps -> name."""
-    return {plan.parts[number - 1]: plan.labels[number - 1].name for number in case.record.annotated}
+    return {plan.value_numbers[number - 1]: plan.labels[number - 1].name for number in case.record.annotated}
 
 
 def write_mask(path: Path, labels: np.ndarray, plan: Plan, case: StoredCase) -> None:

@@ -147,14 +147,14 @@ def true_volumes(case: StoredCase, plan: Plan) -> np.ndarray | None:
 
     With several references it is their mean.
     """
-    size, counts = 1 + max(map(max, plan.parts)), []
+    size, counts = 1 + max(map(max, plan.value_numbers)), []
     for place in range(case.record.references):
         original = case.original_labels(place)
         if original.min(initial=0) < 0:
             return None
         counts.append(np.sum([np.bincount(plane.ravel(), minlength=size) for plane in original], axis=0))
     mean, known = np.mean(counts, axis=0), case.record.known
-    volumes = [mean[list(part)].sum() * (number in known) for number, part in enumerate(plan.parts, start=1)]
+    volumes = [mean[list(part)].sum() * (number in known) for number, part in enumerate(plan.value_numbers, start=1)]
     return np.array(volumes, dtype=np.float64)
 
 
