@@ -24,10 +24,10 @@ NO_ORIENTATION = (
     "may be exchanged."
 )
 _NOT_MM = {
-    *("m", "metre", "metres", "meter", "meters", "dm", "cm", "centimetre", "centimetres", "centimeter", "centimeters"),
-    *("um", "\u00b5m", "\u03bcm", "micron", "microns", "micrometre", "micrometres", "micrometer", "micrometers"),
-    *("nm", "nanometre", "nanometres", "nanometer", "nanometers", "in", "inch", "inches", "ft", "foot", "feet"),
-}
+    "m", "metre", "metres", "meter", "meters", "dm", "cm", "centimetre", "centimetres", "centimeter", "centimeters",
+    "um", "\u00b5m", "\u03bcm", "micron", "microns", "micrometre", "micrometres", "micrometer", "micrometers",
+    "nm", "nanometre", "nanometres", "nanometer", "nanometers", "in", "inch", "inches", "ft", "foot", "feet",
+}  # fmt: skip
 
 
 def header_lines(content: bytes, start: int = 0) -> Iterator[tuple[bytes, int]]:

@@ -37,21 +37,21 @@ _KIND_OF = {name: kind for kind, names in _KINDS.items() for name in names}
 _SEGMENT = re.compile(r"^Segment(\d{1,5})_(Name|LabelValue):=(.{1,200})$", re.MULTILINE)
 _RAW, _GZIP, _TEXT = ("raw",), ("gz", "gzip"), ("txt", "text", "ascii")
 _FIELDS = {
-    *("axis maxs", "axis mins", "block size", "byte skip", "byteskip", "centerings", "centers", "content", "data file"),
-    *("datafile", "dimension", "encoding", "endian", "kinds", "labels", "line skip", "lineskip", "max", "measurement"),
-    *("measurement frame", "min", "number", "old max", "old min", "oldmax", "oldmin", "sample units", "sampleunits"),
-    *("sizes", "space", "space dimension", "space directions", "space origin", "space units", "spacings"),
-    *("thicknesses", "type", "units", "axismins", "axismaxs", "blocksize"),
-}
+    "axis maxs", "axis mins", "block size", "byte skip", "byteskip", "centerings", "centers", "content", "data file",
+    "datafile", "dimension", "encoding", "endian", "kinds", "labels", "line skip", "lineskip", "max", "measurement",
+    "measurement frame", "min", "number", "old max", "old min", "oldmax", "oldmin", "sample units", "sampleunits",
+    "sizes", "space", "space dimension", "space directions", "space origin", "space units", "spacings",
+    "thicknesses", "type", "units", "axismins", "axismaxs", "blocksize",
+}  # fmt: skip
 _ORIENTED = {
-    *("right-anterior-superior", "ras", "left-anterior-superior", "las", "left-posterior-superior", "lps"),
-    *("right-anterior-superior-time", "rast", "left-anterior-superior-time", "last"),
-    *("left-posterior-superior-time", "lpst"),
-}
+    "right-anterior-superior", "ras", "left-anterior-superior", "las", "left-posterior-superior", "lps",
+    "right-anterior-superior-time", "rast", "left-anterior-superior-time", "last",
+    "left-posterior-superior-time", "lpst",
+}  # fmt: skip
 _SPACES = _ORIENTED | {  # the others leave the patient's sides open
-    *("scanner-xyz", "scanner-xyz-time", "3d-right-handed", "3d-left-handed", "3d-right-handed-time"),
+    "scanner-xyz", "scanner-xyz-time", "3d-right-handed", "3d-left-handed", "3d-right-handed-time",
     "3d-left-handed-time",
-}
+}  # fmt: skip
 _COLOURS = {"complex", "rgb-color", "hsv-color", "xyz-color", "rgba-color"}
 # ITK copies a line that it cannot parse, and the file's name, into a buffer of about 1,000 bytes. Longer ones crash it.
 _MAX_FIELD_BYTES, _MAX_PATH_BYTES = 400, 400
