@@ -17,11 +17,12 @@ def check_source(scan: Path, option: str, series: str | None = None) -> None:
     `option` is what needs them, in messages.
     """
     from textdiffseg.imaging.sources.dicom import source_places
-    from textdiffseg.imaging.writers.source_slices import quiet, read_slices
+    from textdiffseg.imaging.sources.dicom.quiet import quiet_pydicom
+    from textdiffseg.imaging.writers.source_slices import read_slices
 
     if split_ending(scan.name)[1] and scan.is_file():
         raise UserError(f"{scan}: {option} needs a DICOM scan. Leave it out, or give the folder of DICOM slices.")
-    with source_places(scan, series) as places, quiet():
+    with source_places(scan, series) as places, quiet_pydicom():
         read_slices(places)
 
 
@@ -49,11 +50,12 @@ def write_dicom(
         UserError: the scan is not DICOM, or its headers do not fit.
     """
     from textdiffseg.imaging.sources.dicom import source_places
+    from textdiffseg.imaging.sources.dicom.quiet import quiet_pydicom
     from textdiffseg.imaging.writers.dicom_seg import write_segmentation
     from textdiffseg.imaging.writers.rtstruct import write_structures
-    from textdiffseg.imaging.writers.source_slices import quiet, read_slices
+    from textdiffseg.imaging.writers.source_slices import read_slices
 
-    with quiet():
+    with quiet_pydicom():
         with source_places(scan, series) as places:
             source = read_slices(places)
         placed = source.place(labels, geometry)

@@ -4,8 +4,6 @@ Pixel (r, c) of a slice lies at r u_r + c u_c + o in LPS: u_r is the step to the
 column, o the position of the first pixel (PS3.3, C.7.6.2.1.1).
 """
 
-import logging
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,26 +21,10 @@ from textdiffseg.imaging.volume import Geometry
 _MAX_ROUNDING_VOXELS = 1e-3  # below it two grids are the same
 # Attributes that may be empty, but not missing (type 2). Anonymous files often lack them.
 _MAY_BE_EMPTY = (
-    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate"),
-    *("StudyTime", "ReferringPhysicianName", "SliceThickness"),
-)
+    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
+    "StudyTime", "ReferringPhysicianName", "SliceThickness",
+)  # fmt: skip
 _NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Suppress warnings and logs of pydicom and highdicom in the context. They may show data of the patient."""
-    loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
-    levels = [one.level for one in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for one in loggers:
-            one.setLevel(logging.CRITICAL)
-        try:
-            yield
-        finally:
-            for one, level in zip(loggers, levels, strict=True):
-                one.setLevel(level)
 
 
 @dataclass(frozen=True)

@@ -132,10 +132,10 @@ def _dataset(path: Path, masks: bool) -> "Dataset":
     from pydicom import dcmread
     from pydicom.errors import InvalidDicomError
 
-    from textdiffseg.imaging.writers.source_slices import quiet
+    from textdiffseg.imaging.sources.dicom.quiet import quiet_pydicom
 
     try:
-        with quiet():
+        with quiet_pydicom():
             return dcmread(path, force=True, stop_before_pixels=not masks)  # without a preamble, too
     except (InvalidDicomError, OSError, ValueError, EOFError, NotImplementedError) as error:
         raise UserError(f"{path} is damaged or cut off ({type(error).__name__}). Copy it again.") from None
