@@ -24,7 +24,7 @@ from textdiffseg.folds.progress import TrainingProgress
 from textdiffseg.folds.weights import EMA, hash_weights, read_tensors
 from textdiffseg.text.bank import TextBank
 
-LEAST_SHARE = 0.5  # of the network's numbers; with fewer, the networks are different ones
+MIN_EQUAL_SHARE = 0.5  # of the network's numbers; with fewer, the networks are different ones
 SPREAD = "spread"  # of samples: it belongs to a trained sampler
 HEAD = "classifier.head.weight"
 FIRST = ("image_encoder.stages.0.0.0.weight", "overview_encoder.stages.0.0.weight")  # they read the image
@@ -77,7 +77,7 @@ def initial_weights(
         if key != SPREAD and key in ema and ema[key].shape == value.shape
     }
     share = sum(one.numel() for one in taken.values()) / max(1, sum(one.numel() for one in untrained.values()))
-    if share < LEAST_SHARE:
+    if share < MIN_EQUAL_SHARE:
         raise UserError(
             f"--init-from {model}: only {share:.0%} of this network's weights have the same place and shape there "
             f"(preset {theirs.preset}, made for a {theirs.device.upper()}; here {plan.preset}, {plan.device.upper()}). "

@@ -44,7 +44,7 @@ MAX_EPOCHS = 20  # of such a run, unless epochs would exceed MAX_EPOCH_SECONDS
 MAX_EPOCH_SECONDS = 300.0  # the most that is lost if a run is killed without a signal
 MAX_VALIDATION_SHARE = 0.05  # of such a run's time, unless that leaves fewer than MIN_EPOCHS
 TIMED_SHARE = 0.1  # of --max-minutes: a slow or busy machine times fewer iterations
-LEAST_DENOISER_COST = 0.1  # of a measured one, should the timing fail
+MIN_DENOISER_COST = 0.1  # of a measured one, should the timing fail
 FEW_ITERATIONS = 100  # with fewer, few structures are found
 USUAL_ITERATIONS = 300  # find most structures (docs/figures.md)
 
@@ -170,7 +170,7 @@ def plan_length(run: Run, options: TrainingOptions, report: Report, progress: On
     if run.device.type == "cuda" and length.denoiser_iteration is not None:
         sampler = run.fresh(length.after(iteration=length.denoiser_iteration))
         cost = _step_seconds(run, sampler, progress, TIMED_SHARE * seconds) / compute
-        length = length.after(denoiser_cost=max(cost, LEAST_DENOISER_COST))
+        length = length.after(denoiser_cost=max(cost, MIN_DENOISER_COST))
     highest = max(MAX_EPOCHS, int(seconds / MAX_EPOCH_SECONDS))
     epochs = max(MIN_EPOCHS, min(highest, int(MAX_VALIDATION_SHARE * seconds / validation)))
     of_masks = 1 - length.denoiser_share
