@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from plans.plan import Plan
-from textdiffseg.diffusion.losses import region_loss, segmentation_loss
 from textdiffseg.imaging.classes import Choice, last_above_half, most_probable
+from textdiffseg.losses import region_loss, segmentation_loss
 from textdiffseg.preprocessing.case import Restoring, TransformRecord, restore
 from textdiffseg.queries import Queries
 from textdiffseg.regions import masks, members, probabilities, region_logits, written
@@ -44,7 +44,7 @@ class Readout(ABC):
     def loss(self, logits: Tensor, targets: Tensor, queries: Queries, balance: float = 0.0) -> Tensor:
         """Cross-entropy + 1 - Dice of logits (B, 1 + Q, D, H, W) against `targets`, a scalar.
 
-        `balance`: the weight of another cross-entropy, in which classes count alike (`diffusion.losses`).
+        `balance`: the weight of another cross-entropy, in which classes count alike (`textdiffseg.losses`).
         """
 
     @abstractmethod
