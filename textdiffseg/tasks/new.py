@@ -21,7 +21,7 @@ from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, R
 from textdiffseg.tasks.new_again import differences, sources_of
 from textdiffseg.tasks.new_cases import TakenCase, take_case
 from textdiffseg.tasks.new_folder import NewHeader, Written, choose_folder
-from textdiffseg.tasks.new_look import channel_count, draw_overlays, guess_channels, usual_ending
+from textdiffseg.tasks.new_look import channel_count, draw_first_cases, guess_channels, usual_ending
 from textdiffseg.tasks.new_sources import Sources
 from textdiffseg.tasks.new_structures import structure_names, unheld
 
@@ -125,7 +125,7 @@ def _make(
     check_header(content, "the new dataset.json")
     write_atomically(raw.header, content)
     written.forget()
-    pictures, notes = draw_overlays(taken, names, raw, kinds)
+    pictures, notes = draw_first_cases(taken, names, raw, kinds)
     notes = (*unheld(gaps, sources), *dict.fromkeys(chain.from_iterable(one.notes for one in taken)), *notes)
     dataset = read_dataset(raw.path)
     return NewDataset(Path(), dataset, True, gaps, sources, tuple(left_out), pictures, notes, not channels)

@@ -46,7 +46,7 @@ def usual_ending(taken: Sequence[TakenCase]) -> str:
     return Counter(split_ending(one.images[0].name)[1] for one in taken).most_common(1)[0][0]
 
 
-def draw_overlays(
+def draw_first_cases(
     taken: Sequence[TakenCase], names: Mapping[str, int], raw: RawFolder, channels: Sequence[str]
 ) -> tuple[tuple[Path, ...], tuple[str, ...]]:
     """The pictures of a few cases with their labels, and notes on pictures that cannot be drawn."""
