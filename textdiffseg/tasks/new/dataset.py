@@ -18,12 +18,12 @@ from textdiffseg.files import write_atomically
 from textdiffseg.imaging.sources.files import files_of
 from textdiffseg.leftovers import sweep
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
-from textdiffseg.tasks.new_again import differences, sources_of
-from textdiffseg.tasks.new_cases import TakenCase, take_case
-from textdiffseg.tasks.new_folder import NewHeader, Written, choose_folder
-from textdiffseg.tasks.new_look import channel_count, draw_first_cases, guess_channels, usual_ending
-from textdiffseg.tasks.new_sources import Sources
-from textdiffseg.tasks.new_structures import structure_names, unheld
+from textdiffseg.tasks.new.again import differences, sources_of
+from textdiffseg.tasks.new.cases import TakenCase, take_case
+from textdiffseg.tasks.new.folder import NewHeader, Written, choose_folder
+from textdiffseg.tasks.new.look import channel_count, draw_first_cases, guess_channels, usual_ending
+from textdiffseg.tasks.new.sources import Sources
+from textdiffseg.tasks.new.structures import structure_names, unheld
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from plans.raw.header import IGNORE
 from textdiffseg.extras import REPORT, require
 from textdiffseg.imaging.kinds import kind_of
 from textdiffseg.imaging.sources.files import read_labels, read_volume
-from textdiffseg.tasks.new_cases import TakenCase
-from textdiffseg.tasks.new_sources import CaseSource
+from textdiffseg.tasks.new.cases import TakenCase
+from textdiffseg.tasks.new.sources import CaseSource
 
 MAX_SCANS = 8  # whose intensities are read
 MAX_PICTURES = 4

@@ -17,7 +17,7 @@ from textdiffseg.imaging.regrid import placed
 from textdiffseg.imaging.sources.dicom.drawings import masks_of
 from textdiffseg.imaging.sources.files import read_labels
 from textdiffseg.imaging.volume import Geometry, describe, grid_advice
-from textdiffseg.tasks.new_sources import CaseSource, Sources
+from textdiffseg.tasks.new.sources import CaseSource, Sources
 
 MAX_OVERLAP, MIN_INSIDE = 0.1, 0.9  # shares of the smaller structure
 

@@ -10,8 +10,8 @@ from plans.presets import Missing
 from plans.raw.dataset import Dataset
 from plans.raw.header import BACKGROUND
 from plans.records import read_json
-from textdiffseg.tasks.new_folder import NewHeader
-from textdiffseg.tasks.new_sources import Sources, found_sources, listed_sources
+from textdiffseg.tasks.new.folder import NewHeader
+from textdiffseg.tasks.new.sources import Sources, found_sources, listed_sources
 
 
 def sources_of(header: NewHeader) -> Sources:
