@@ -33,7 +33,7 @@ from textdiffseg.queries import Queries
 from textdiffseg.resources import choose_device, cores
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
-from textdiffseg.text.places import stored_case_texts
+from textdiffseg.text.stored import stored_case_texts
 from textdiffseg.validation.cases import evenly_spaced
 from textdiffseg_cli.common import positive_float, positive_int
 

@@ -85,7 +85,7 @@ class NiftiForms(Record):
         header["xyzt_units"] = self.units
 
 
-def place(
+def affine_of_header(
     header: "Nifti1Header", shape: tuple[int, int, int], source: str
 ) -> tuple[np.ndarray, NiftiForms, tuple[str, ...]]:
     """The affine of a header, its forms, and notes for the user.

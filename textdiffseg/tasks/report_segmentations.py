@@ -11,7 +11,7 @@ from plans.layout import SUMMARY
 from plans.raw.case_list import CaseList
 from textdiffseg.evaluation.report import Summary
 from textdiffseg.imaging.sources.files import read_labels, read_volume
-from textdiffseg.masks import replaced
+from textdiffseg.masks import with_values
 from textdiffseg.progress import OnProgress, ProgressEvent, silent
 from textdiffseg.report.overlays import legend, overlay
 from textdiffseg.report.page import Html, Section, join, notes
@@ -128,7 +128,7 @@ def _shown(folder: Path, manifest: Manifest, files: Files, advice: str, parts: P
     doubt = None if entropy is None else read_volume((folder / entropy,)).array[0]
     scan = read_volume(files[case][:1])
     numbers = {value: parts[name][0] for name, value in manifest.labels.items()}
-    found = replaced(read_labels(folder / mask).array[0], numbers)
+    found = with_values(read_labels(folder / mask).array[0], numbers)
     if found.shape != scan.geometry.shape:
         raise UserError(f"{folder / mask}: its size is not that of the scan.")
     # Manifests do not note the modality. Only CT has intensities as low as air's.

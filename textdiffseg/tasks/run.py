@@ -34,7 +34,7 @@ from textdiffseg.tasks.started import refuse_changed_plan
 from textdiffseg.tasks.status import TRAINING_SHARE, FoldStatus, fold_names, fold_status
 from textdiffseg.tasks.train import train
 from textdiffseg.text.bank import TextBank
-from textdiffseg.text.places import stored_words
+from textdiffseg.text.stored import stored_words
 from textdiffseg.training.options import TrainingOptions
 from textdiffseg.training.run import TooShort
 from textdiffseg.training.tracking import require_tracker

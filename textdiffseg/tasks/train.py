@@ -29,7 +29,7 @@ from textdiffseg.tasks.started import is_started, low_resolution_folder, read_pl
 from textdiffseg.tasks.validate import TrainedFold, trained_fold, validate
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
-from textdiffseg.text.places import stored_case_texts, stored_words
+from textdiffseg.text.stored import stored_case_texts, stored_words
 from textdiffseg.training.checkpoint import complete_best
 from textdiffseg.training.loop import fit
 from textdiffseg.training.options import TrainingOptions

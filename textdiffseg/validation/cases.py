@@ -29,7 +29,7 @@ from textdiffseg.queries import Queries
 from textdiffseg.readout import Readout
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
-from textdiffseg.text.places import stored_case_texts
+from textdiffseg.text.stored import stored_case_texts
 
 WindowProgress = Callable[[float, float], None]  # called with (done, total)
 Item = TypeVar("Item")

@@ -72,12 +72,12 @@ def read_block(path: Path) -> VoxelBlock:
         encoding = fields.get("encoding", "").lower()
         if encoding not in (*_RAW, *_GZIP, *_TEXT):
             raise UserError(f"{path}: encoding: {encoding!r:.40} is not supported. Save it with raw or gzip.")
-        kind = _kind(fields, path)
-        held, offset = _place(fields, path, end, encoding, int(np.prod(sizes, dtype=object)) * kind.itemsize)
+        dtype = _dtype(fields, path)
+        held, offset = _voxel_location(fields, path, end, encoding, int(np.prod(sizes, dtype=object)) * dtype.itemsize)
     if _COLOURS & set(kinds):
         raise UserError(f"{path}: its voxels are colours or complex numbers. Save them as real numbers.")
-    notes = _check_place(fields, axes, path)
-    return VoxelBlock(held, offset, sizes, kind, encoding in _GZIP, encoding in _TEXT, notes=notes)
+    notes = _check_orientation(fields, axes, path)
+    return VoxelBlock(held, offset, sizes, dtype, encoding in _GZIP, encoding in _TEXT, notes=notes)
 
 
 def segment_values(path: Path) -> tuple[tuple[str, int], ...]:
@@ -93,7 +93,7 @@ def segment_values(path: Path) -> tuple[tuple[str, int], ...]:
     return tuple((one["Name"], int(one["LabelValue"])) for one in whole)
 
 
-def _check_place(fields: dict[str, str], axes: int, path: Path) -> tuple[str, ...]:
+def _check_orientation(fields: dict[str, str], axes: int, path: Path) -> tuple[str, ...]:
     """Notes on what the header leaves open. Raises `UserError` for an axis without a spacing, and for other units."""
     refuse_units(re.findall('"([^"]*)"', f"{fields.get('space units', '')} {fields.get('units', '')}"), path)
     vectors, spacings = fields.get("space directions"), fields.get("spacings")
@@ -150,17 +150,17 @@ def _check_words(fields: dict[str, str], axes: int, path: Path) -> list[str]:
     return kinds
 
 
-def _kind(fields: dict[str, str], path: Path) -> np.dtype:
+def _dtype(fields: dict[str, str], path: Path) -> np.dtype:
     name = fields.get("type", "").lower()
     if name not in _KIND_OF:
         raise UserError(f"{path}: type: {name[:40]!r} is not supported. Save it as short, int or float.")
-    kind, endian = np.dtype(_KIND_OF[name]), fields.get("endian", "").lower()
-    if endian not in ("little", "big") and (endian or (kind.itemsize > 1 and fields["encoding"].lower() not in _TEXT)):
+    dtype, endian = np.dtype(_KIND_OF[name]), fields.get("endian", "").lower()
+    if endian not in ("little", "big") and (endian or (dtype.itemsize > 1 and fields["encoding"].lower() not in _TEXT)):
         raise Damaged(f"endian: expected little or big, found {endian[:20]!r}")
-    return kind.newbyteorder(">" if endian == "big" else "<")
+    return dtype.newbyteorder(">" if endian == "big" else "<")
 
 
-def _place(fields: dict[str, str], path: Path, end: int, encoding: str, size: int) -> tuple[Path, int]:
+def _voxel_location(fields: dict[str, str], path: Path, end: int, encoding: str, size: int) -> tuple[Path, int]:
     """The file with the voxels, and the number of bytes before them."""
     name, lines, skipped = fields.get("data file"), fields.get("line skip", "0"), fields.get("byte skip", "0")
     if name is not None and (name.upper().startswith("LIST") or "%" in name):

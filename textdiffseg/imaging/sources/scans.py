@@ -15,8 +15,8 @@ from plans.file_names import (
     split_ending,
     voxel_files,
 )
+from textdiffseg.imaging.sources.dicom.files import is_slice, is_zip_of_slices
 from textdiffseg.imaging.sources.dicom.listing import first_slices_of, scan_of_slice, scans_of_slices
-from textdiffseg.imaging.sources.dicom.places import is_slice, is_zip_of_slices
 
 MAX_SEARCHED = 200  # folders below one without scans
 

@@ -10,7 +10,7 @@ import SimpleITK as sitk
 
 from plans.geometry import resampled_shape
 from textdiffseg.imaging.sources.dicom import source_slices
-from textdiffseg.imaging.sources.dicom.places import FilePlace
+from textdiffseg.imaging.sources.dicom.files import DicomFile
 from textdiffseg.imaging.sources.files import files_of, read_geometry, read_volume
 from textdiffseg.imaging.volume import to_canonical
 from textdiffseg.imaging.writers.source_slices import read_slices
@@ -162,7 +162,7 @@ def test_a_tilted_scan_comes_back_straight_with_a_ball_at_its_place(
     (note,) = scan.notes
     shift = abs(step * np.sin(turn)) * (shape[0] - 1)
     assert f"shifted by {shift:.1f} mm" in note
-    slices = read_slices([FilePlace(path) for path in source_slices(source)])
+    slices = read_slices([DicomFile(path) for path in source_slices(source)])
     back = slices.place(mask.astype(np.uint8), scan.geometry)
     assert back.shape == shape
     assert 2 * (back & inside).sum() / (back.sum() + inside.sum()) > 0.95
