@@ -126,7 +126,9 @@ def _covered(fingerprint: Fingerprint, spacing: Millimetres, patch_at: Patch) ->
 
 def _refuse_useless(fingerprint: Fingerprint, wanted: Millimetres, full: Millimetres) -> None:
     """Raise `UserError` if a median case would be huge, or if it or a typical structure would vanish."""
-    shape, typical, fault = fingerprint.median_shape_at(wanted), _typical_mm(fingerprint), None
+    shape = fingerprint.median_shape_at(wanted)
+    typical = _typical_mm(fingerprint)
+    fault = None
     if min(shape) < 2 or prod(shape) > MAX_CASE_VOXELS:
         fault = f"a median case would have {sizes_text(shape)} voxels"
     elif any(new > max(old, typical) for old, new in zip(full, wanted, strict=True)):

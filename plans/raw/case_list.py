@@ -86,9 +86,10 @@ class _Row:
 
 
 def _json_rows(path: Path) -> Iterator[_Row]:
-    for number, one in enumerate(CaseListFile.read(path).cases):
-        fields = tuple(f"images.{channel}" for channel in range(len(one.images)))
-        yield _Row(f"cases.{number}", fields, one.case, tuple(image or "" for image in one.images), one.text)
+    for number, listed in enumerate(CaseListFile.read(path).cases):
+        fields = tuple(f"images.{channel}" for channel in range(len(listed.images)))
+        images = tuple(image or "" for image in listed.images)
+        yield _Row(f"cases.{number}", fields, listed.case, images, listed.text)
 
 
 def _csv_rows(path: Path) -> Iterator[_Row]:

@@ -49,7 +49,8 @@ def read_pairs(path: Path) -> tuple[ListedPair, ...]:
 def _pairs(table: Table, names: list[str], images: list[str], path: Path, faults: list[str]) -> Iterator[ListedPair]:
     seen: dict[str, int] = {}
     for number, row in table.rows:
-        where, values = f"{path}: row {number}", dict(zip(names, row, strict=False))
+        where = f"{path}: row {number}"
+        values = dict(zip(names, row, strict=False))
         case, mask = values.get("case", ""), values.get("mask", "")
         channels = [values.get(name, "") for name in images]
         while len(channels) > 1 and not channels[-1]:
@@ -60,9 +61,9 @@ def _pairs(table: Table, names: list[str], images: list[str], path: Path, faults
             faults.append(f"{where}: case: expected one plain file name without slashes, found {case!r:.80}.")
         elif (first := seen.setdefault(case.casefold(), number)) != number:
             faults.append(f"{where}: case: {case!r} is the case of row {first}, too. Give each case its own name.")
-        elif lost := [one for one in (*channels, mask) if not exists_below(path.parent, one)]:
+        elif lost := [name for name in (*channels, mask) if not exists_below(path.parent, name)]:
             faults.append(
                 f"{where}: {lost[0] or 'an empty path'} does not exist. A relative path starts at {path.parent}."
             )
         else:
-            yield ListedPair(case, tuple(path.parent / one for one in channels), path.parent / mask)
+            yield ListedPair(case, tuple(path.parent / channel for channel in channels), path.parent / mask)

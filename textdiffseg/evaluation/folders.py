@@ -180,11 +180,12 @@ class Task:
 def _score_files(task: Task, tolerance_mm: float, lesions: Collection[str]) -> CaseScores:
     """The scores of one case. With several references, they are means over the references."""
     pair, annotation, faults = task.pair, task.annotation, list[str]()
-    predicted, expected = _read(pair.prediction), [_read(path) for path in pair.references]
-    grid = Grid(pair.references[0], expected[0].geometry)
-    several = len(expected) > 1 and bool(task.shares)
+    predicted = _read(pair.prediction)
+    drawn = [_read(path) for path in pair.references]
+    grid = Grid(pair.references[0], drawn[0].geometry)
+    several = len(drawn) > 1 and bool(task.shares)
     prediction = task.answers.translated(grid.array_of(pair.prediction, predicted))
-    references = [grid.array_of(path, volume) for path, volume in zip(pair.references, expected, strict=True)]
+    references = [grid.array_of(path, volume) for path, volume in zip(pair.references, drawn, strict=True)]
     alternatives = pair.alternatives if several else ()
     samples = [task.answers.translated(grid.array_of(path, _read(path))) for path in alternatives]
     for path, array in zip((pair.prediction, *alternatives), (prediction, *samples), strict=True):

@@ -159,12 +159,15 @@ def _why_plan(dataset: str, root: Path, preset: Preset) -> str | None:
         find_datasets(dataset, root)
     except UserError:  # the raw data set may lie on another machine
         return None
-    parts = read_datasets(dataset, root)
-    cases = parts[0].cases if len(parts) == 1 else [one for of in cases_of(parts) for one in of.values()]
+    datasets = read_datasets(dataset, root)
+    if len(datasets) == 1:
+        cases = list(datasets[0].cases)
+    else:
+        cases = [case for renamed in cases_of(datasets) for case in renamed.values()]
     if {case.id for case in cases} != stored:
         return f"The cases of {source.path.name} have changed."
     planned = _changed(source.plan(preset))
-    if any(_last_change(part, root) > planned for part in parts):
+    if any(_last_change(raw, root) > planned for raw in datasets):
         return f"Files of {source.path.name} have changed since it was planned."
     return None
 
@@ -325,7 +328,7 @@ class _Work:
 
     def _share(self, folds: Sequence[FoldStatus], left: float) -> float:
         """The seconds of training for the first of the folds that are left. With little time, fewer folds share it."""
-        new = sum(one.state in ("not begun", "interrupted") and not one.iterations for one in folds)
-        resumed = sum(one.seconds_left or 0.0 for one in folds if one.state == "interrupted")
+        new = sum(fold.state in ("not begun", "interrupted") and not fold.iterations for fold in folds)
+        resumed = sum(fold.seconds_left or 0.0 for fold in folds if fold.state == "interrupted")
         seconds = TRAINING_SHARE * left - resumed
         return seconds / max(1, min(new, int(seconds / MIN_SECONDS)))

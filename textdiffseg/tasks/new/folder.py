@@ -189,7 +189,8 @@ def choose_folder(
 
 
 def _below_root(header: NewHeader, root: Path, name: str | None, number: int | None) -> Path:
-    trunk, title = tree(root, "raw"), safe_name(name or _title(header.images), MAX_TITLE_BYTES)
+    trunk = tree(root, "raw")
+    title = safe_name(name or _title(header.images), MAX_TITLE_BYTES)
     if not title:
         raise UserError(f"--name {name}: expected letters or digits.")
     folders = sorted(path for path in trunk.iterdir() if path.is_dir()) if trunk.is_dir() else []
@@ -200,7 +201,7 @@ def _below_root(header: NewHeader, root: Path, name: str | None, number: int | N
         if alike and (header.is_of(path) or not RawFolder(path).header.exists()):
             return path
     if number is None:
-        number = next(one for one in range(1, len(owners) + 2) if one not in owners)
+        number = next(free for free in range(1, len(owners) + 2) if free not in owners)
     elif number in owners and id_and_title(owners[number].name)[1] != title:
         raise UserError(f"--id {number} is that of {owners[number]}. Choose another one, or leave it out.")
     return trunk / f"Dataset{number:03d}_{title}"
@@ -209,6 +210,6 @@ def _below_root(header: NewHeader, root: Path, name: str | None, number: int | N
 def _title(images: Path) -> str:
     """A name for the data set: that of the nearest folder that is more than `images`."""
     path = images.resolve()
-    parts = [path.stem if path.suffix else path.name, *(one.name for one in path.parents)]
-    found = next((one for one in parts if not _NO_TITLE.fullmatch(re.sub(r"[\W_]+", "", one))), "Mine")
+    names = [path.stem if path.suffix else path.name, *(parent.name for parent in path.parents)]
+    found = next((name for name in names if not _NO_TITLE.fullmatch(re.sub(r"[\W_]+", "", name))), "Mine")
     return id_and_title(found)[1]

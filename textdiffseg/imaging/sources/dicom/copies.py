@@ -17,9 +17,9 @@ def copies_among(instances: Sequence[Instance]) -> list[int]:
     copies. Raises `UserError`, `Damaged`.
     """
     alike: dict[str, list[int]] = {}
-    for number, one in enumerate(instances):
-        if {POSITION, FRAME_GROUPS} & one.header.elements.keys():
-            alike.setdefault(_fields(one), []).append(number)
+    for number, instance in enumerate(instances):
+        if {POSITION, FRAME_GROUPS} & instance.header.elements.keys():
+            alike.setdefault(_fields(instance), []).append(number)
     copies = []
     for numbers in alike.values():
         seen = set[str]()
@@ -36,12 +36,12 @@ def refuse_contradictions(instances: Sequence[Instance], source: str) -> None:
 
     If all files have one UID, it identifies none of them, as after a careless anonymisation. Their positions decide.
     """
-    uids = [one.text(INSTANCE) for one in instances]
+    uids = [instance.text(INSTANCE) for instance in instances]
     if len(set(uids)) == 1:
         return
     first: dict[str, str] = {}
-    for uid, one in zip(uids, instances, strict=True):
-        name = one.source.name.rpartition("/")[2]
+    for uid, instance in zip(uids, instances, strict=True):
+        name = instance.source.name.rpartition("/")[2]
         if uid in first:
             raise UserError(
                 f"{source}: {first[uid]} and {name} have the same SOPInstanceUID, but their contents differ. Keep the "

@@ -91,13 +91,14 @@ def slices_of(source: Path) -> Iterator[list[DicomSource]]:
         yield [DicomFile(path) for path in sorted(source.iterdir()) if is_slice(path)]
         return
     with _opened(source) as archive:
-        members = [one for one in archive.infolist() if not one.is_dir() and not _is_hidden(one.filename)]
+        members = _members(archive)
         if len(members) > MAX_MEMBERS:
             raise UserError(f"{source}: expected at most {MAX_MEMBERS} files in it, found {len(members)}. Unpack it.")
-        if any(one.flag_bits & _ENCRYPTED for one in members):
+        if any(member.flag_bits & _ENCRYPTED for member in members):
             raise UserError(f"{source} is protected by a password. Unpack it, and give the folder.")
-        members_in_order = [DicomMember(archive, one) for one in sorted(members, key=lambda one: one.filename)]
-        yield [one for one in members_in_order if is_slice_name(one.member.filename) or _is_dicom(one)]
+        in_order = sorted(members, key=lambda member: member.filename)
+        files = [DicomMember(archive, member) for member in in_order]
+        yield [file for file in files if is_slice_name(file.member.filename) or _is_dicom(file)]
 
 
 def is_zip_of_slices(path: Path, most: int = 200) -> bool:
@@ -107,10 +108,10 @@ def is_zip_of_slices(path: Path, most: int = 200) -> bool:
     """
     try:
         with _opened(path) as archive:
-            members = [one for one in archive.infolist() if not one.is_dir() and not _is_hidden(one.filename)]
+            members = _members(archive)
             spread = members[:: max(1, len(members) // most)]
-            return any(is_slice_name(one.filename) for one in members) or any(
-                _is_dicom(DicomMember(archive, one)) for one in spread
+            return any(is_slice_name(member.filename) for member in members) or any(
+                _is_dicom(DicomMember(archive, member)) for member in spread
             )
     except (UserError, Damaged, OSError):
         return True
@@ -122,6 +123,11 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
         archive = zipfile.ZipFile(path)
     with archive:
         yield archive
+
+
+def _members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    """The files of a zip, without hidden ones."""
+    return [member for member in archive.infolist() if not member.is_dir() and not _is_hidden(member.filename)]
 
 
 def _is_dicom(source: DicomSource) -> bool:

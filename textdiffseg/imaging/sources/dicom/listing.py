@@ -75,7 +75,7 @@ def first_slices_of(uid: str, scans: Mapping[str, tuple[Path, ...]], folder: Pat
 def _path_of(series: Series, source: Path) -> Path:
     """What stands for a series: its first slice, its multi-frame file, or the folder of its multi-frame files."""
     first = Path(series.instances[0].source.name)
-    if len(series.instances) == 1 or all(one.count == 1 for one in series.instances):
+    if len(series.instances) == 1 or all(instance.count == 1 for instance in series.instances):
         return first
     if source.is_dir() and largest_series(source) != series.uid:
         raise UserError(

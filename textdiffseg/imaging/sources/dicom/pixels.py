@@ -47,7 +47,7 @@ def read_frames(frames: Sequence[Frame]) -> np.ndarray:
         with _named(instance):
             _check(instance)
     shape = (len(frames), *instances[0].shape)
-    need = 4.0 * prod(shape) + max(one.count * prod(one.shape) for one in instances) * 8.0
+    need = 4.0 * prod(shape) + max(instance.count * prod(instance.shape) for instance in instances) * 8.0
     if need > (free := free_memory()):
         raise UserError(
             f"{instances[0].source.name}: its series needs {need / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are "
@@ -95,7 +95,8 @@ def _kind(instance: Instance) -> np.dtype:
     if instance.header.pixels in (_FLOATS, _DOUBLES):
         return np.dtype(f"{instance.header.order}f{4 if instance.header.pixels == _FLOATS else 8}")
     bits = instance.whole(ALLOCATED)
-    stored, high = instance.whole(STORED, bits), instance.whole(HIGH_BIT, instance.whole(STORED, bits) - 1)
+    stored = instance.whole(STORED, bits)
+    high = instance.whole(HIGH_BIT, stored - 1)
     if bits not in (8, 16, 32) or not 1 <= stored <= high + 1 <= bits:
         raise instance.wrong("BitsAllocated, BitsStored or HighBit", f"{bits}, {stored}, {high}")
     return np.dtype(f"{instance.header.order}{'i' if instance.whole(SIGNED) else 'u'}{bits // 8}")
