@@ -144,7 +144,7 @@ def _facts_at_chosen_spacing(
         return _facts_at(fingerprint, spacing, channels, labels, budget)
 
     on_cpu = budget.device == "cpu"
-    spacing, reason = choose_spacing(fingerprint, wanted, lambda one: search(at(one)).patch, on_cpu)
+    spacing, reason = choose_spacing(fingerprint, wanted, lambda candidate: search(at(candidate)).patch, on_cpu)
     row = Decision(name=SPACING_ROW, value=sizes_text(spacing), reason=reason)
     return replace(at(spacing), text_width=text.width, paper=preset in VARIANTS), row
 

@@ -63,10 +63,10 @@ def evaluate_folders(
     annotations, own = known
     counted = _lesion_labels(lesions, own)
     answers = {case: answers_of(manifests[case], own, annotations[case].annotated) for case in pairs}
-    notes += dict.fromkeys(note for one in answers.values() for note in one.notes)
+    notes += dict.fromkeys(note for answer in answers.values() for note in answer.notes)
     if left_out := {name for case in pairs for name in {*annotations[case].annotated} - {*answers[case].labels}}:
         notes.append(f"Not queried in all predictions, and not scored there: {', '.join(sorted(left_out))}.")
-    if own and not any(one.labels for one in answers.values()):
+    if own and not any(answer.labels for answer in answers.values()):
         raise UserError(f"No prediction contains a label of the references ({', '.join(own)}). Give their predictions.")
     shares = {case: shares_of(pair, manifests[case]) for case, pair in pairs.items() if len(pair.references) > 1}
     if any(shares.values()):
@@ -196,10 +196,12 @@ def _score_files(task: Task, tolerance_mm: float, lesions: Collection[str]) -> C
     if faults:
         raise UserError(*faults)
     if ignored:
-        references = [np.where(one == annotation.ignore, -1, one.astype(np.int32)) for one in references]
+        references = [
+            np.where(reference == annotation.ignore, -1, reference.astype(np.int32)) for reference in references
+        ]
     labels = {annotation.values[name]: name for name in task.answers.labels}
     score = partial(score_case, prediction, spacing=grid.geometry.spacing, labels=labels, tolerance_mm=tolerance_mm)
-    scores = mean_over_raters([score(one, case=task.case, lesions=lesions) for one in references])
+    scores = mean_over_raters([score(reference, case=task.case, lesions=lesions) for reference in references])
     return with_distances(scores, energy_distances(samples, references, labels, task.shares)) if several else scores
 
 

@@ -90,17 +90,17 @@ def energy_distances(
         labels: value in the arrays -> label name. A label that overlaps with others has several values.
         shares: of the samples, with sum 1; None: all are equal.
     """
-    ignored = np.logical_or.reduce([one < 0 for one in references])
+    ignored = np.logical_or.reduce([reference < 0 for reference in references])
     maps = [*samples, *references]
     if ignored.any():
-        maps = [np.where(ignored, 0, one) for one in maps]
+        maps = [np.where(ignored, 0, label_map) for label_map in maps]
     weights = np.full(len(samples), 1 / len(samples)) if shares is None else np.asarray(shares)
-    boxes = [boxes_of(one, {value for key in labels for value in _values(key)}) for one in maps]
+    boxes = [boxes_of(label_map, {value for key in labels for value in _values(key)}) for label_map in maps]
     found = {}
     for key, name in labels.items():
-        box = joint(one.get(value) for one in boxes for value in _values(key))
+        box = joint(of_map.get(value) for of_map in boxes for value in _values(key))
         if box is not None:
-            counts = intersections([one[box] for one in maps], _values(key))
+            counts = intersections([label_map[box] for label_map in maps], _values(key))
             found[name] = energy_distance(1 - iou_of(counts), weights)
     return found
 

@@ -108,6 +108,6 @@ def _report_memory(segmenting: Segmenting, scans: Mapping[str, tuple[Path, ...]]
     from textdiffseg.imaging.sources.files import read_geometry
 
     geometries = [read_geometry(paths[0]) for paths in scans.values()]
-    found = [scan_ram_gb(segmenting, one, kept=kept) for one in geometries if one is not None]
-    need = max((one for one in found if one is not None), default=segmenting.plan.memory.ram_gb)
+    found = [scan_ram_gb(segmenting, geometry, kept=kept) for geometry in geometries if geometry is not None]
+    need = max((gb for gb in found if gb is not None), default=segmenting.plan.memory.ram_gb)
     report(f"RAM: about {need:.1f} GB for the largest of {len(scans)} scans, {free_memory() / 1e9:.1f} GB free.")

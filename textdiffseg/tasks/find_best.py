@@ -92,7 +92,7 @@ def find_best(
         source = PreprocessedFolder(tree(root, "preprocessed") / name)
         scored |= _Averaging(results, source, device, report, progress, cancel).do(models, cases)
     chosen, candidates = _choose(scored, cases)
-    made_of = validated_weights(results, {key for one in candidates for key in one.models})
+    made_of = validated_weights(results, {key for candidate in candidates for key in candidate.models})
     record = BestModels(dataset=name, models=chosen, cases=len(cases), candidates=candidates, folds=made_of)
     sweep([results, averaged_folder(results)])
     write_record(best_models(results), record)
@@ -111,7 +111,7 @@ def _choose(scored: Mapping[Key, Scores], cases: Sequence[str]) -> tuple[Key, tu
         if len(key) > 1 and len(cases) >= MIN_CASES and one.interval_95 is not None and one.interval_95[0] > 0
     ]
     chosen = max(certain, key=lambda key: candidates[key].dice or 0.0, default=best)
-    return chosen, tuple(sorted(candidates.values(), key=lambda one: one.dice or 0.0, reverse=True))
+    return chosen, tuple(sorted(candidates.values(), key=lambda candidate: candidate.dice or 0.0, reverse=True))
 
 
 def _validated(results: Path, root: Path, name: str, report: Report) -> dict[str, PresetResults]:
@@ -160,12 +160,12 @@ def _without(model: PresetResults, folds: Sequence[FoldResults]) -> PresetResult
 
 def _common(models: Mapping[str, PresetResults]) -> set[str]:
     """The validation cases that all models have."""
-    return set[str].intersection(*({*one.scores} for one in models.values()))
+    return set[str].intersection(*({*model.scores} for model in models.values()))
 
 
 def _mean(scores: Scores, cases: Sequence[str], field: str) -> float:
     """The mean score of cases, each the mean over its labels; 0 if none is defined."""
-    means = (mean_of_defined(getattr(one, field) for one in scores[case].labels.values()) for case in cases)
+    means = (mean_of_defined(getattr(score, field) for score in scores[case].labels.values()) for case in cases)
     return mean_of_defined(means) or 0.0
 
 
@@ -214,14 +214,14 @@ class _Averaging:
         made = {f"{path.parent.name}/{path.name}": _hash_of(FoldFolder(path)) for group in groups for path in group}
         place = averaged_scores(self.results, pair)
         stored = AveragedScores.read(place) if place.is_file() else None
-        scores = {one.case: one for one in stored.cases} if stored is not None and stored.folds == made else {}
+        scores = {case.case: case for case in stored.cases} if stored is not None and stored.folds == made else {}
         follow = self._follow(f"Average {' and '.join(pair)}")
         for group, own in groups.items():
             if missing := [case for case in own if case not in scores]:
                 places, device = [FoldFolder(path) for path in group], choose_device(self.device)
                 part = within(follow, len(scores) / len(cases), len(missing) / len(cases), len(cases))
                 found = score_averaged(places, self._stored(places, missing), missing, device, part)
-                scores |= {one.case: one for one in found}
+                scores |= {case.case: case for case in found}
                 write_record(place, AveragedScores(folds=made, cases=tuple(scores.values())))
         return scores
 

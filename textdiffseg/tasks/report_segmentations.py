@@ -107,8 +107,8 @@ def _files_of(scans: str | Path | CaseList, manifests: Mapping[str, Manifest], s
     if isinstance(scans, CaseList):
         return scans.scans
     channels = [{*manifest.request.channels} for manifest in manifests.values()]
-    most = max(len(one) for one in channels)
-    return find_scans(scans, most, series, {n for one in channels for n in range(max(one)) if n not in one})
+    most = max(len(of_case) for of_case in channels)
+    return find_scans(scans, most, series, {n for of_case in channels for n in range(max(of_case)) if n not in of_case})
 
 
 def _shown(folder: Path, manifest: Manifest, files: Files, advice: str, parts: Parts) -> ShownCase:
@@ -124,7 +124,7 @@ def _shown(folder: Path, manifest: Manifest, files: Files, advice: str, parts: P
     if [*hash_inputs(files[case]).values()] != [*manifest.request.inputs.values()]:  # a list may name them otherwise
         raise UserError(f"{files[case][0]} has changed since it was segmented. Segment it again.")
     mask, *others = manifest.outputs
-    entropy = next((one for one in others if "entropy" in one), None)
+    entropy = next((other for other in others if "entropy" in other), None)
     doubt = None if entropy is None else read_volume((folder / entropy,)).array[0]
     scan = read_volume(files[case][:1])
     numbers = {value: parts[name][0] for name, value in manifest.labels.items()}

@@ -300,7 +300,7 @@ class _Work:
             if left > rest:
                 self.report(f"Fold {fold} keeps its length: about {duration(left)} of training, beyond the hours.")
         if end is not None and now.state != "trained" and not now.iterations:
-            seconds = self._share([self.status(one) for one in chosen[chosen.index(fold) :]], end - time.monotonic())
+            seconds = self._share([self.status(name) for name in chosen[chosen.index(fold) :]], end - time.monotonic())
             if seconds < MIN_SECONDS:
                 self._no_time(fold)
                 return False
@@ -318,7 +318,7 @@ class _Work:
                 cancel=self.cancel,
             )
         except TooShort as error:
-            open_folds = sum(self.status(one).command is not None for one in chosen)
+            open_folds = sum(self.status(name).command is not None for name in chosen)
             hours = math.ceil(10 * open_folds * error.needed_minutes / TRAINING_SHARE / 60 - 1e-6) / 10
             raise TooFewHours(
                 f"Fold {fold}: its share of the hours is too short. On this machine, now, a fold needs about "

@@ -152,7 +152,7 @@ def _planned_at_full(
     if isinstance(dataset, PlannedDataset):
         return dataset.folder, dataset.root, preset or dataset.plan.preset
     source = PreprocessedFolder(find_folder(str(dataset), root, "preprocessed"))
-    existing = [one for one in PRESETS if source.plan(one).is_file()]
+    existing = [planned for planned in PRESETS if source.plan(planned).is_file()]
     if preset is None and existing:
         return source, root, existing[0]
     if preset is None or preset not in existing:

@@ -89,8 +89,8 @@ def segment_values(path: Path) -> tuple[tuple[str, int], ...]:
     found: dict[str, dict[str, str]] = {}
     for number, key, value in _SEGMENT.findall(head.replace("\r", "")):
         found.setdefault(number, {})[key] = " ".join(value.split())
-    whole = [one for one in found.values() if one.get("Name") and one.get("LabelValue", "").isdecimal()]
-    return tuple((one["Name"], int(one["LabelValue"])) for one in whole)
+    whole = [segment for segment in found.values() if segment.get("Name") and segment.get("LabelValue", "").isdecimal()]
+    return tuple((segment["Name"], int(segment["LabelValue"])) for segment in whole)
 
 
 def _check_orientation(fields: dict[str, str], axes: int, path: Path) -> tuple[str, ...]:

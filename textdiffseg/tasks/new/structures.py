@@ -31,7 +31,7 @@ def structure_names(source: CaseSource) -> tuple[str, ...]:
 
 def unheld(gaps: Sequence[LabelGap], sources: Sources) -> Iterator[str]:
     """A line for each label that no mask holds."""
-    names = list(dict.fromkeys(name for one in sources.cases for name in structure_names(one)))
+    names = list(dict.fromkeys(name for source in sources.cases for name in structure_names(source)))
     known = {normalise(name) for name in names}
     for gap in gaps:
         if not gap.cases:
@@ -82,7 +82,7 @@ def joined_masks(
     for value, place, mask in sorted(found, key=lambda one: -np.count_nonzero(one[2])):  # the largest first
         covered, size = np.count_nonzero(array[place][mask]), np.count_nonzero(mask)
         if covered:
-            others = ", ".join(names[int(one)] for one in np.unique(array[place][mask]) if one)
+            others = ", ".join(names[int(value)] for value in np.unique(array[place][mask]) if value)
             if MAX_OVERLAP * size < covered < MIN_INSIDE * size:
                 raise UserError(
                     f"{source.mask}: {covered / size:.0%} of {names[value]} overlap {others}. A label map holds one "

@@ -74,12 +74,12 @@ def _structures(dataset: "Dataset", kind: Kind | None) -> tuple[dict[int, str], 
     """The names of the structures by number, and the UIDs of the series on which they were drawn."""
     if kind == "DICOM-SEG":
         items = dataset.get("SegmentSequence") or []
-        names = {int(one.SegmentNumber): str(one.get("SegmentLabel", "")) for one in items}
+        names = {int(item.SegmentNumber): str(item.get("SegmentLabel", "")) for item in items}
         names.pop(0, None)  # of a label map: the background
-        series = [str(one.SeriesInstanceUID) for one in dataset.get("ReferencedSeriesSequence") or []]
+        series = [str(series_item.SeriesInstanceUID) for series_item in dataset.get("ReferencedSeriesSequence") or []]
     else:
         items = dataset.get("StructureSetROISequence") or []
-        names = {int(one.ROINumber): str(one.get("ROIName", "")) for one in items}
+        names = {int(item.ROINumber): str(item.get("ROIName", "")) for item in items}
         series = [
             str(one.SeriesInstanceUID)
             for frame in dataset.get("ReferencedFrameOfReferenceSequence") or []
@@ -113,7 +113,7 @@ def masks_of(drawing: Drawing, numbers: dict[int, int], geometry: Geometry) -> I
 def _masks_of(drawing: Drawing, numbers: dict[int, int], geometry: Geometry) -> Iterator[tuple[int, np.ndarray]]:
     dataset = _dataset(drawing.path, masks=True)
     if drawing.kind == "RTSTRUCT":
-        contours = {int(one.ReferencedROINumber): one for one in dataset.get("ROIContourSequence") or []}
+        contours = {int(contour.ReferencedROINumber): contour for contour in dataset.get("ROIContourSequence") or []}
         for number, value in numbers.items():
             yield value, _filled(contours.get(number), geometry, drawing.path)
         return

@@ -58,7 +58,7 @@ def read_series_geometry(source: Path, uid: str | None = None) -> Geometry | Non
         sampled = dict.fromkeys((*range(SAMPLED), len(files) // 2, len(files) - 1))
         found = {number: read_instance(files[number]) for number in sampled if 0 <= number < len(files)}
         alike = {number: one for number, one in found.items() if one is not None and one.count == 1}
-        uids = {(one.series, one.shape) for one in alike.values()}
+        uids = {(instance.series, instance.shape) for instance in alike.values()}
         if len(alike) == len(found) and len(uids) == 1 and uid in (None, *(one for one, _ in uids)):
             frames = {number: one.frames[0] for number, one in alike.items()}
             if (affine := affine_in_order(frames, len(files))) is not None:
@@ -90,7 +90,7 @@ def source_slices(source: Path, uid: str | None = None) -> tuple[Path, ...]:
 def series_in(source: Path) -> dict[str, Series]:
     """The series of a folder or a zip, by UID."""
     with _files(source) as files:
-        return group(one for one in map(read_instance, files) if one is not None)
+        return group(instance for instance in map(read_instance, files) if instance is not None)
 
 
 def largest_series(source: Path) -> str:
@@ -116,11 +116,12 @@ def _chosen(source: Path, uid: str | None) -> Iterator[Choice]:
             if own is None:
                 raise UserError(f"{source} is a DICOM file without slices of a scan. Give a slice, or their folder.")
             uid = uid or own.series
-        instances = [one for one in map(read_instance, files) if one is not None]
+        instances = [instance for instance in map(read_instance, files) if instance is not None]
         if not instances:
             raise UserError(f"{source} holds no DICOM slices. Give a folder of DICOM slices, or a file.")
         copies = copies_among(instances)
-        choice = choose([one for number, one in enumerate(instances) if number not in copies], str(source), uid)
+        originals = [instance for number, instance in enumerate(instances) if number not in copies]
+        choice = choose(originals, str(source), uid)
         refuse_contradictions(choice.series.instances, str(source))
         dropped = sum(instances[number].series == choice.series.uid for number in copies)
         notes = (f"Copies of slices were left out: {dropped}.",) if dropped else ()
