@@ -37,8 +37,7 @@ from stored import fold_parser, in_own_process, machine, prepare, read_split
 
 from plans.layout import FoldFolder, PreprocessedFolder
 from plans.plan import Plan
-from plans.planning.memory import grid, network_of
-from plans.planning.rules import min_log_snr
+from plans.planning.rules import grid_positions, min_log_snr
 from textdiffseg.files import write_record
 from textdiffseg.folds.lock import alone
 from textdiffseg.folds.sampling import ALTERNATIVE_SAMPLES, PredictionSettings, alternative_settings
@@ -88,7 +87,7 @@ def planned(data: Path, root: Path, args: argparse.Namespace) -> Path:
     path = PreprocessedFolder(preprocessed).plan("default")
     plan = Plan.read(path)
     assert plan.diffusion is not None, "expected a plan of preset default"
-    lowest = min_log_snr(plan.latent.channels, grid(network_of(plan), PATCH, plan.latent.level))
+    lowest = min_log_snr(plan.latent.channels, grid_positions(PATCH, plan.latent_stride))
     diffusion = plan.diffusion.model_copy(update={"share": SAMPLER_SHARE, "min_log_snr": lowest})
     write_record(path, plan.model_copy(update={"patch": PATCH, "diffusion": diffusion}))
     return preprocessed

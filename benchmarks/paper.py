@@ -28,7 +28,7 @@ from plans.errors import UserError
 from plans.layout import FoldFolder, PreprocessedFolder
 from plans.plan import Plan
 from plans.planning.recipes import RECIPES
-from textdiffseg.evaluation.picture import Panel, draw_overlays
+from textdiffseg.imaging.panels import Panel, draw_panels
 from textdiffseg.networks.peers.build import LIBRARIES
 from textdiffseg_cli.common import positive_float, run, whole_number
 
@@ -148,7 +148,7 @@ def draw(args: argparse.Namespace, folders: dict[str, Path], path: Path) -> None
             mask, _ = to_canonical(read_labels(folder / "validation" / f"{case.id}.nii.gz"))
             arrays = (scan.array[0], mask.array[0], reference.array[0])
             panels.append(Panel(f"{preset}\n{case.id}", *arrays, scan.geometry.spacing))
-    draw_overlays(panels, {label.value: label.name for label in dataset.labels}, path, rows=len(cases))
+    draw_panels(panels, {label.value: label.name for label in dataset.labels}, path, rows=len(cases))
 
 
 if __name__ == "__main__":

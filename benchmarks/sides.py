@@ -99,7 +99,9 @@ def count_swaps(
                 alone = predict(predictor, scan, bank.queries([[(own, 0)]]))
                 for way, labels in zip(WAYS, (together, alone), strict=True):
                     mask = labels == predictor.plan.written_numbers[own - 1]
-                    references = (np.isin(scan.truth, predictor.plan.parts[number - 1]) for number in (own, other))
+                    references = (
+                        np.isin(scan.truth, predictor.plan.value_numbers[number - 1]) for number in (own, other)
+                    )
                     own_dice, other_dice = (dice(mask, reference) or 0.0 for reference in references)
                     overlaps[way][own].append((own_dice, other_dice))
     return {

@@ -41,7 +41,7 @@ from textdiffseg.networks.model import build_model
 from textdiffseg.precision import choose_cuda_kernels
 from textdiffseg.resources import loading_workers
 from textdiffseg.text.bank import TextBank
-from textdiffseg.text.places import stored_words
+from textdiffseg.text.stored import stored_words
 from textdiffseg.training.checkpoint import TrainingState
 from textdiffseg.training.compiling import compile_modules
 from textdiffseg.training.loop import READ_EVERY

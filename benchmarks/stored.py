@@ -33,7 +33,7 @@ from textdiffseg.queries import Queries
 from textdiffseg.resources import choose_device, cores
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
-from textdiffseg.text.places import stored_case_texts
+from textdiffseg.text.stored import stored_case_texts
 from textdiffseg.validation.cases import evenly_spaced
 from textdiffseg_cli.common import positive_float, positive_int
 
@@ -175,7 +175,7 @@ class Scan:
     name: str
     image: Tensor  # (C, D, H, W) float32 on the plan's grid
     transform: TransformRecord  # to restore the scan's own grid
-    truth: np.ndarray  # value numbers (`Plan.parts`), (D, H, W) on the scan's own grid
+    truth: np.ndarray  # value numbers (`Plan.value_numbers`), (D, H, W) on the scan's own grid
     text: Tensor | None = None  # (L, d_t) tokens of the case's text, if the model reads it
     annotated: tuple[int, ...] | None = None  # the labels to score; None: all
 
@@ -213,7 +213,7 @@ def predict(predictor: Predictor, scan: Scan, queries: Queries, answers: int | N
 def score(plan: Plan, scan: Scan, labels: np.ndarray) -> CaseScores:
     """Dice of every label that is annotated in the scan. `labels` is a map from `predict`."""
     numbers = range(1, 1 + len(plan.labels)) if scan.annotated is None else scan.annotated
-    names = {plan.parts[number - 1]: plan.labels[number - 1].name for number in numbers}
+    names = {plan.value_numbers[number - 1]: plan.labels[number - 1].name for number in numbers}
     return score_case(labels, scan.truth, scan.transform.geometry.spacing, names, case=scan.name, surfaces=False)
 
 

@@ -16,7 +16,7 @@ from plans.errors import UserError
 from plans.network_plan import OverviewPlan
 from plans.plan import Plan
 from textdiffseg.data import sampling
-from textdiffseg.diffusion.losses import segmentation_loss
+from textdiffseg.losses import segmentation_loss
 from textdiffseg.networks.blocks import Attention, InstanceNorm
 from textdiffseg.networks.label_decoder import BACKGROUND_BIAS, LABEL_SCALE, LabelDecoder
 from textdiffseg.networks.model import TextDiffSeg

@@ -8,10 +8,10 @@ from unicodedata import normalize
 
 FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".nhdr", ".hdr")  # .hdr: with an .img beside it
 UNREAD_ENDINGS = (
-    *(".img", ".img.gz", ".hdr.gz", ".nii.bz2", ".nii.xz", ".nii.zst", ".nrrd.gz", ".mha.gz", ".mgz", ".mgh", ".mnc"),
-    *(".gipl", ".gipl.gz", ".tif", ".tiff", ".vtk", ".vti", ".h5", ".npy", ".npz", ".mif", ".mif.gz", ".par", ".rec"),
-    *(".head", ".brik", ".brik.gz", ".dcm.gz", ".nii.z", ".nrrd.bz2", ".mha.bz2"),
-)
+    ".img", ".img.gz", ".hdr.gz", ".nii.bz2", ".nii.xz", ".nii.zst", ".nrrd.gz", ".mha.gz", ".mgz", ".mgh", ".mnc",
+    ".gipl", ".gipl.gz", ".tif", ".tiff", ".vtk", ".vti", ".h5", ".npy", ".npz", ".mif", ".mif.gz", ".par", ".rec",
+    ".head", ".brik", ".brik.gz", ".dcm.gz", ".nii.z", ".nrrd.bz2", ".mha.bz2",
+)  # fmt: skip
 VOXEL_ENDINGS = (".img.gz", ".img")  # of the file of voxels beside a .hdr file
 NIFTI = ".nii.gz"
 ARCHIVE = ".zip"  # of DICOM slices

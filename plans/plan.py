@@ -198,7 +198,7 @@ class Plan(Record):
         return self.paper.steps if self.paper else 0
 
     @property
-    def parts(self) -> Regions:
+    def value_numbers(self) -> Regions:
         """The numbers in stored cases that belong to each label: its own number, unless labels overlap."""
         if self.regions is None:
             return tuple((number,) for number in range(1, len(self.labels) + 1))

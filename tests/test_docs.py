@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from plans.raw.header import DatasetHeader, labels_of
-from plans.raw.prompts import Answers, Prompts
+from plans.raw.prompts import PromptFile, Prompts
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MAX_README_LINES = 120
@@ -153,7 +153,7 @@ def test_json_examples_are_right():
     for body in (*blocks("docs/data.md", "json"), *blocks("docs/paper.md", "json")):
         data = json.loads(body)
         if "version" in data:
-            ours = Prompts if "scan" in data else Answers
+            ours = Prompts if "scan" in data else PromptFile
             assert ours.parse(data, "example").labels
         elif "labels" in data:
             faults: list[str] = []

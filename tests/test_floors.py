@@ -30,7 +30,7 @@ FLOORS = (
         "progress",
         "queries",
     }
-    | {"randomness", "regions", "resources", "temperature", "tensors", "transfer"},
+    | {"losses", "randomness", "regions", "resources", "shared_setting", "temperature", "tensors", "transfer"},
     {"imaging"},
     {"text", "networks", "diffusion", "preprocessing", "evaluation", "degradations"},
     {"readout", "data", "phantoms"},

@@ -2,7 +2,7 @@
 
 A section of the page names a record in a line of its own, and lists its keys in the table below::
 
-    Record `plans.raw.prompts.Answer`: one entry of `labels`
+    Record `plans.raw.prompts.ListedPrompt`: one entry of `labels`
 
     | key | meaning |
     | --- | --- |

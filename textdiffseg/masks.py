@@ -14,7 +14,7 @@ def mask_of(labels: np.ndarray, values: Collection[int]) -> np.ndarray:
     return np.isin(labels, list(values))
 
 
-def replaced(
+def with_values(
     labels: np.ndarray, values: Mapping[int, int], others: int | None = None, dtype: type[np.integer] = np.int32
 ) -> np.ndarray:
     """An integer array with other values. `values`: old -> new; values that it lacks become `others`, or stay."""

@@ -7,9 +7,12 @@ float32.
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from threading import Lock
 
 import torch
+
+from textdiffseg.shared_setting import SharedSetting
+
+CHOSEN_KERNELS = (True, False)  # whether cuDNN searches its fastest convolutions, and whether it computes attention
 
 
 def choose_cuda_kernels() -> None:
@@ -18,31 +21,26 @@ def choose_cuda_kernels() -> None:
     It searches its fastest convolutions once, as all patches have one size (as in nnU-Net). It does not compute
     attention: with a mask its gradients can be NaN (pytorch issue 196678), and every new number of tokens costs time.
     """
-    torch.backends.cudnn.benchmark = True
-    torch.backends.cuda.enable_cudnn_sdp(False)
+    _set_kernels(CHOSEN_KERNELS)
 
 
-_lock = Lock()
-_entered: list[tuple[bool, bool]] = []  # the process's settings before each context that is open
+def _kernels() -> tuple[bool, bool]:
+    return torch.backends.cudnn.benchmark, torch.backends.cuda.cudnn_sdp_enabled()
+
+
+def _set_kernels(settings: tuple[bool, bool]) -> None:
+    torch.backends.cudnn.benchmark = settings[0]
+    torch.backends.cuda.enable_cudnn_sdp(settings[1])
+
+
+_SHARED = SharedSetting(_kernels, _set_kernels)
 
 
 @contextmanager
 def cuda_kernels() -> Iterator[None]:
-    """Apply `choose_cuda_kernels` inside the context, and restore the process's settings afterwards.
-
-    Several threads may be inside it. The last one that leaves restores what the first one found.
-    """
-    with _lock:
-        _entered.append((torch.backends.cudnn.benchmark, torch.backends.cuda.cudnn_sdp_enabled()))
-        choose_cuda_kernels()
-    try:
+    """Apply `choose_cuda_kernels` inside the context, and restore the process's settings afterwards."""
+    with _SHARED.set_to(CHOSEN_KERNELS):
         yield
-    finally:
-        with _lock:
-            if len(_entered) == 1:
-                torch.backends.cudnn.benchmark = _entered[0][0]
-                torch.backends.cuda.enable_cudnn_sdp(_entered[0][1])
-            _entered.pop()
 
 
 def autocast(device: torch.device) -> AbstractContextManager[object]:

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from plans.plan import Plan
-from textdiffseg.diffusion.losses import region_loss, segmentation_loss
 from textdiffseg.imaging.classes import Choice, last_above_half, most_probable
+from textdiffseg.losses import region_loss, segmentation_loss
 from textdiffseg.preprocessing.case import Restoring, TransformRecord
 from textdiffseg.queries import Queries
 from textdiffseg.regions import masks as region_masks
@@ -46,7 +46,7 @@ class Readout(ABC):
     def loss(self, logits: Tensor, targets: Tensor, queries: Queries, balance: float = 0.0) -> Tensor:
         """Cross-entropy + 1 - Dice of logits (B, 1 + Q, D, H, W) against `targets`, a scalar.
 
-        `balance`: the weight of another cross-entropy, in which classes count alike (`diffusion.losses`).
+        `balance`: the weight of another cross-entropy, in which classes count alike (`textdiffseg.losses`).
         """
 
     @abstractmethod
@@ -183,7 +183,7 @@ class OverlappingReadout(Readout):
         return label_map.long()
 
     def loss(self, logits: Tensor, targets: Tensor, queries: Queries, balance: float = 0.0) -> Tensor:
-        return region_loss(logits, targets, members(queries, self.plan.parts), queries.labels, balance)
+        return region_loss(logits, targets, members(queries, self.plan.value_numbers), queries.labels, balance)
 
     def masks(self, logits: Tensor, targets: Tensor, queries: Queries) -> Iterator[Pair]:
         known, true = targets >= 0, self.true_masks(targets, queries)
@@ -191,7 +191,7 @@ class OverlappingReadout(Readout):
             yield (z > 0) & known, true[:, slot]
 
     def true_masks(self, targets: Tensor, queries: Queries) -> Tensor:
-        return region_masks(targets, members(queries, self.plan.parts)) & (targets >= 0).unsqueeze(1)
+        return region_masks(targets, members(queries, self.plan.value_numbers)) & (targets >= 0).unsqueeze(1)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         return region_probabilities(logits)
@@ -224,7 +224,7 @@ class OverlappingReadout(Readout):
         return p[1:]
 
     def calibration_voxels(self, voxels: SampledVoxels, known: Sequence[int]) -> SampledVoxels:
-        return label_by_label(voxels, self.plan.parts, known)
+        return label_by_label(voxels, self.plan.value_numbers, known)
 
     def rivals(self, numbers: Sequence[int]) -> tuple[int, ...]:
         return ()

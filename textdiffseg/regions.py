@@ -20,7 +20,7 @@ from textdiffseg.transfer import send
 def members(queries: Queries, parts: Sequence[Sequence[int]]) -> Tensor:
     """The membership (B, Q, 1 + E) bool of value numbers 0..E in each slot's label. A padded slot has no members.
 
-    parts: for label 1..N, the value numbers that belong to it (`Plan.parts`).
+    parts: for label 1..N, the value numbers that belong to it (`Plan.value_numbers`).
     """
     table = torch.zeros(1 + len(parts), 1 + max(map(max, parts)), dtype=torch.bool)
     for label, value_numbers in enumerate(parts, start=1):

@@ -41,7 +41,7 @@ def label_by_label(voxels: SampledVoxels, parts: Regions, known: Sequence[int]) 
 
     Args:
         voxels: N voxels. Their `truth` holds value numbers.
-        parts: for label 1..N, the value numbers that belong to it (`Plan.parts`).
+        parts: for label 1..N, the value numbers that belong to it (`Plan.value_numbers`).
         known: the Q label numbers whose voxels are known in this case.
     """
     p = voxels.p[list(known)].reshape(-1)

@@ -84,7 +84,7 @@ def _title(number: int, text: str) -> None:
 def _picture(raw: Path, predictions: Path, path: Path) -> None:
     """Draw the first four held-out phantoms with their masks."""
     from textdiffseg import phantoms
-    from textdiffseg.evaluation.picture import Panel, draw_overlays
+    from textdiffseg.imaging.panels import Panel, draw_panels
     from textdiffseg.imaging.sources.files import read_labels, read_volume
     from textdiffseg.imaging.volume import to_canonical
 
@@ -96,7 +96,7 @@ def _picture(raw: Path, predictions: Path, path: Path) -> None:
         image, prediction, truth = (volume.array[0] for volume in volumes)
         title = reference.name.removesuffix(".nii.gz")
         panels.append(Panel(title, image, prediction, truth, volumes[0].geometry.spacing))
-    draw_overlays(panels, dict(enumerate(phantoms.LABELS, start=1)), path)
+    draw_panels(panels, dict(enumerate(phantoms.LABELS, start=1)), path)
 
 
 def _closing(summary_path: Path, picture: Path, page: Path, root: list[str], seconds: float) -> None:

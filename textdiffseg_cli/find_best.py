@@ -75,9 +75,10 @@ def _print(choice: "ModelChoice") -> None:
     table = Table("model", box=SIMPLE_HEAD, show_edge=False, title=title, title_justify="left")
     for name in ("mean Dice", "NSD", "Dice minus best single model"):
         table.add_column(name, justify="right")
-    for one in record.candidates:
-        style = "bold" if one.models == record.models else None
-        table.add_row(" and ".join(one.models), decimals(one.dice), decimals(one.nsd), _difference(one), style=style)
+    for candidate in record.candidates:
+        style = "bold" if candidate.models == record.models else None
+        scores = (decimals(candidate.dice), decimals(candidate.nsd), _difference(candidate))
+        table.add_row(" and ".join(candidate.models), *scores, style=style)
     console().print(table)
     averaged = len(record.models) > 1
     print_lines(f"Best: {' and '.join(record.models)}{', averaged' if averaged else ''}. Written to {choice.file}.")

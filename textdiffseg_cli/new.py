@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from plans.choices import MISSING
 from plans.commands import command_line
 from plans.layout import RawFolder
-from plans.raw.folders import parts_of
+from plans.raw.folders import id_and_title
 from textdiffseg_cli.common import add_root, command, console, print_lines, run, whole_number
 from textdiffseg_cli.output import add_output, print_json
 
@@ -167,7 +167,7 @@ def _print_next(made: "NewDataset") -> None:
     if any(gap.name == f"label {gap.value}" for gap in made.labels):
         print_lines("Name the labels there, or with --labels NAME=VALUE ... --overwrite: the model reads their names.")
     below = folder.resolve().parent == (made.root / "raw").resolve()
-    number = parts_of(folder.name)[0]
+    number = id_and_title(folder.name)[0]
     name = str(number) if below and number is not None else folder.name if below else str(folder)
     print_lines(f"Next: {command_line('tds_run', name, '--hours', '4', root=made.root)}")
     print_lines(f"  or: {command_line('tds_plan_and_preprocess', name, root=made.root)}")

@@ -51,15 +51,16 @@ def _print(found: "DatasetStatus") -> None:
     print_lines(f"{found.dataset}: {found.stored}{of} cases are stored.")
     if found.planning:
         print_lines("It is being planned now.")
-    for one in found.presets:
-        low = "" if one.resolution == "full" else ", low resolution"
-        if one.patch is not None and one.spacing is not None:
-            patch, spacing = ("x".join(f"{value:g}" for value in values) for values in (one.patch, one.spacing))
-            print_lines(f"Preset {one.preset}{low}: planned for a {one.device}, patch {patch}, spacing {spacing} mm.")
+    for preset in found.presets:
+        low = "" if preset.resolution == "full" else ", low resolution"
+        if preset.patch is not None and preset.spacing is not None:
+            patch, spacing = ("x".join(f"{value:g}" for value in values) for values in (preset.patch, preset.spacing))
+            planned = f"planned for a {preset.device}, patch {patch}, spacing {spacing} mm"
+            print_lines(f"Preset {preset.preset}{low}: {planned}.")
         else:
-            print_lines(f"Preset {one.preset}{low}: trained folds without a plan.")
-        console().print(folds_table(f"{one.preset}{low}", one.folds))
-        for fold in one.folds:
+            print_lines(f"Preset {preset.preset}{low}: trained folds without a plan.")
+        console().print(folds_table(f"{preset.preset}{low}", preset.folds))
+        for fold in preset.folds:
             if fold.state in ("interrupted", "trained"):
                 print_lines(f"To go on with fold {fold.fold}: {fold.command}")
     if not found.presets:

@@ -13,11 +13,11 @@ from plans.network_plan import NetworkPlan, OverviewPlan, Stage
 
 
 @dataclass(frozen=True)
-class Network:
+class NetworkShape:
     """The properties of a network that determine its memory and work."""
 
     stages: tuple[Stage, ...]
-    level: int  # the stage where the words are fused; there the latent U-Net starts
+    fusion_level: int  # the stage where the words are fused; there the latent U-Net starts
     latent_level: int  # of the label latent
     latent_channels: int
     image_channels: int
@@ -25,7 +25,7 @@ class Network:
     text_width: int
     diffusion: bool  # it has a denoiser
     paper: bool = False  # the publication's network: no estimator, attention in the image encoder
-    plan: NetworkPlan = field(default_factory=NetworkPlan)
+    settings: NetworkPlan = field(default_factory=NetworkPlan)
     overview: OverviewPlan | None = None  # of the scan
 
     @property
@@ -41,21 +41,21 @@ class Network:
     @property
     def coarse(self) -> tuple[Stage, ...]:
         """The stages of the fusion's grid and below."""
-        return self.stages[self.level :]
+        return self.stages[self.fusion_level :]
 
     @property
     def denoiser_stages(self) -> tuple[Stage, ...]:
         """The stages of the denoiser; () without one."""
         if self.paper:
             return self.coarse
-        return tuple(map(self.plan.denoiser_stage, self.stages[self.latent_level :])) if self.diffusion else ()
+        return tuple(map(self.settings.denoiser_stage, self.stages[self.latent_level :])) if self.diffusion else ()
 
     def attentions(self, stage: int) -> int:
         """The self-attentions on a stage's grid: in the latent U-Net, and in the paper's encoder."""
         if not self.stages[stage].attention:
             return 0
-        latent_unet = 0 if stage < self.level else self._in_both_paths(stage)
-        return latent_unet + (self.paper and stage <= self.level)
+        latent_unet = 0 if stage < self.fusion_level else self._in_both_paths(stage)
+        return latent_unet + (self.paper and stage <= self.fusion_level)
 
     def sampler_attentions(self, stage: int) -> int:
         """The self-attentions of the denoiser of preset `default` on a stage's grid."""
@@ -98,18 +98,18 @@ class Convolution:
         return self.kept * self.width_out + self.copies_input * self.width_in
 
 
-def mask_layers(net: Network) -> tuple[Convolution, ...]:
+def mask_layers(net: NetworkShape) -> tuple[Convolution, ...]:
     """The convolutions that make the mask. In preset `paper`, all convolutions."""
-    layers, k, decoded = _image_encoder(net), net.latent_channels, net.stages[: net.level + 1]
+    layers, k, decoded = _image_encoder(net), net.latent_channels, net.stages[: net.fusion_level + 1]
     if net.paper:
         layers += _label_encoder(net)
-        layers += _latent_unet(net.level, net.coarse, 2 * k, k, timed=True)
+        layers += _latent_unet(net.fusion_level, net.coarse, 2 * k, k, timed=True)
         return (*layers, *_label_decoder(decoded, k))
-    layers += _latent_unet(net.level, net.coarse, net.coarse[0].width, None, timed=False)
+    layers += _latent_unet(net.fusion_level, net.coarse, net.coarse[0].width, None, timed=False)
     return (*layers, *_label_decoder(decoded, None))
 
 
-def denoiser_layers(net: Network) -> tuple[Convolution, ...]:
+def denoiser_layers(net: NetworkShape) -> tuple[Convolution, ...]:
     """The convolutions of the denoiser of preset `default`; () in other presets."""
     if not net.samples:
         return ()
@@ -117,12 +117,12 @@ def denoiser_layers(net: Network) -> tuple[Convolution, ...]:
     return tuple(_latent_unet(level, net.denoiser_stages, 2 * k + net.stages[level].width, k, timed=True))
 
 
-def sample_decoder_layers(net: Network) -> tuple[Convolution, ...]:
+def sample_decoder_layers(net: NetworkShape) -> tuple[Convolution, ...]:
     """The convolutions of the decoder of samples of preset `default`; () in other presets."""
     return tuple(_label_decoder(net.stages[: net.latent_level + 1], net.latent_channels)) if net.samples else ()
 
 
-def convolutions(net: Network) -> tuple[Convolution, ...]:
+def convolutions(net: NetworkShape) -> tuple[Convolution, ...]:
     """All convolutions."""
     return (*mask_layers(net), *denoiser_layers(net), *sample_decoder_layers(net))
 
@@ -133,23 +133,23 @@ def _residual(stage: int, width: int, kernel: Triple, timed: bool = False) -> It
     yield Convolution(stage, prod(kernel), width, width, kept=3 + timed)
 
 
-def _image_encoder(net: Network) -> list[Convolution]:
+def _image_encoder(net: NetworkShape) -> list[Convolution]:
     width_in, layers = net.image_channels, []
-    for index, stage in enumerate(net.stages[: net.level + 1]):
+    for index, stage in enumerate(net.stages[: net.fusion_level + 1]):
         layers += [Convolution(index, prod(stage.kernel), width_in, stage.width)]
-        if net.paper or index < net.level:  # else the estimator has the blocks of the latent grid
+        if net.paper or index < net.fusion_level:  # else the estimator has the blocks of the latent grid
             layers += [*_residual(index, stage.width, stage.kernel)] * stage.blocks
         width_in = stage.width
     return layers
 
 
-def _label_encoder(net: Network) -> list[Convolution]:
+def _label_encoder(net: NetworkShape) -> list[Convolution]:
     width_in, layers = 1, [Convolution(0, 1, 0, 1, kept=1, plain=True)]  # the label map
-    for index, stage in enumerate(net.stages[1 : net.level + 1], start=1):
-        width = net.plan.label_width(stage.width)
+    for index, stage in enumerate(net.stages[1 : net.fusion_level + 1], start=1):
+        width = net.settings.label_width(stage.width)
         layers += [Convolution(index, 27, width_in, width), *_residual(index, width, stage.kernel)]
         width_in = width
-    return [*layers, Convolution(net.level, 1, width_in, net.latent_channels, plain=True)]
+    return [*layers, Convolution(net.fusion_level, 1, width_in, net.latent_channels, plain=True)]
 
 
 def _latent_unet(

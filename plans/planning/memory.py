@@ -26,12 +26,13 @@ from plans.network_plan import OverviewPlan
 from plans.plan import Plan
 from plans.planning.layers import (
     Convolution,
-    Network,
+    NetworkShape,
     convolutions,
     denoiser_layers,
     mask_layers,
     sample_decoder_layers,
 )
+from plans.planning.rules import grid_positions
 
 GB = 1e9
 SLAB_BYTES = 1 << 28  # of the probabilities that leave the sums over windows at once, unless a plane needs more
@@ -58,11 +59,11 @@ LIBRARIES_BYTES = 0.15 * GB  # on the host: numpy, SimpleITK and others, without
 Device = Literal["gpu", "cpu"]
 
 
-def network_of(plan: Plan) -> Network:
+def network_of(plan: Plan) -> NetworkShape:
     """The description of a plan's network."""
-    return Network(
+    return NetworkShape(
         stages=plan.stages,
-        level=plan.fusion_level,
+        fusion_level=plan.fusion_level,
         latent_level=plan.latent.level,
         latent_channels=plan.latent.channels,
         image_channels=len(plan.channels),
@@ -70,16 +71,16 @@ def network_of(plan: Plan) -> Network:
         text_width=plan.text.width,
         diffusion=plan.diffusion is not None or plan.paper is not None,
         paper=plan.paper is not None,
-        plan=plan.network,
+        settings=plan.network,
         overview=plan.overview,
     )
 
 
-def parameters(net: Network) -> int:
+def parameters(net: NetworkShape) -> int:
     """The number of weights of the model, without the text encoder."""
     total = sum(layer.weights for layer in convolutions(net))
     unets = (() if net.paper else (net.coarse,)) + ((net.denoiser_stages,) if net.diffusion else ())
-    decoders = (net.stages[: net.level + 1], *((net.stages[: net.latent_level + 1],) if net.samples else ()))
+    decoders = (net.stages[: net.fusion_level + 1], *((net.stages[: net.latent_level + 1],) if net.samples else ()))
     for stages in (*decoders, *unets):
         for fine, coarse in pairwise(stages):  # a transposed kernel has prod(stride) values; 1 is counted above
             total += (prod(coarse.stride) - 1) * fine.width * coarse.width
@@ -89,7 +90,7 @@ def parameters(net: Network) -> int:
         attending = [*stages, *stages[:-1]]  # both paths
         total += sum(4 * stage.width**2 for stage in attending if stage.attention)
     if net.paper:
-        total += sum(4 * stage.width**2 for stage in net.stages[: net.level + 1] if stage.attention)
+        total += sum(4 * stage.width**2 for stage in net.stages[: net.fusion_level + 1] if stage.attention)
     total += 2 * net.coarse[0].width * (net.coarse[0].width + net.text_width)  # fusion
     if net.overview:
         total += _of_overview(net.overview, net.image_channels, net.text_width)
@@ -105,20 +106,15 @@ def _of_overview(overview: OverviewPlan, channels: int, text_width: int) -> int:
     return blocks + last * (last + 5) + text_width * (2 * last + 3)
 
 
-def _of_time(net: Network) -> int:
+def _of_time(net: NetworkShape) -> int:
     """The weights of the time embedding and its projections in the denoiser's blocks."""
     stages = net.denoiser_stages
-    time_width = net.plan.time_factor * stages[0].width
+    time_width = net.settings.time_factor * stages[0].width
     timed = sum(stage.width * (stage.blocks + 1) for stage in stages) - stages[-1].width
     return 2 * time_width**2 + 2 * (time_width + 1) * timed
 
 
-def grid(net: Network, patch: Triple, stage: int) -> int:
-    """The number of positions of a stage's grid for one patch."""
-    return prod(-(-size // stride) for size, stride in zip(patch, net.stride_at(stage), strict=True))
-
-
-def macs(net: Network, patch: Triple) -> float:
+def macs(net: NetworkShape, patch: Triple) -> float:
     """The multiply-accumulates of one mask (preset `paper`: of one training sample), forward.
 
     Training has as many in its first part. The sampler, which learns alone afterwards, is not counted.
@@ -129,39 +125,41 @@ def macs(net: Network, patch: Triple) -> float:
     for index, stage in enumerate(net.stages):
         once = grids[index] * stage.width * (4 * stage.width + 2 * grids[index])  # of one self-attention
         total += net.attentions(index) * once
-    width, tokens = net.stages[net.level].width, TOKENS_PER_LABEL * (net.labels + 1)
-    return total + grids[net.level] * width * (2 * width + 2 * tokens)
+    width, tokens = net.stages[net.fusion_level].width, TOKENS_PER_LABEL * (net.labels + 1)
+    return total + grids[net.fusion_level] * width * (2 * width + 2 * tokens)
 
 
-def training_bytes(net: Network, patch: Triple, batch: int, device: Device) -> float:
+def training_bytes(net: NetworkShape, patch: Triple, batch: int, device: Device) -> float:
     """The peak memory of one training iteration, in bytes: of the masks' or the sampler's, whichever is larger."""
     kept = activations(net, patch, batch, device)
     return FIXED_BYTES[device] + weight_bytes(net) + MARGIN[device] * kept
 
 
-def weight_bytes(net: Network) -> float:
+def weight_bytes(net: NetworkShape) -> float:
     """The bytes of weights and optimiser while masks are trained. The sampler, which has fewer weights, needs less."""
     masks = parameters(replace(net, diffusion=False)) if net.samples else parameters(net)
     frozen = parameters(net) - masks
     return BYTES_PER_WEIGHT["adamw" if net.paper else "muon"] * masks + BYTES_PER_FROZEN_WEIGHT * frozen
 
 
-def activations(net: Network, patch: Triple, batch: int, device: Device) -> float:
+def activations(net: NetworkShape, patch: Triple, batch: int, device: Device) -> float:
     """The bytes besides the weights of a training iteration, without a margin."""
     return max(mask_activations(net, patch, batch, device), sampler_activations(net, patch, batch, device))
 
 
-def mask_activations(net: Network, patch: Triple, batch: int, device: Device) -> float:
+def mask_activations(net: NetworkShape, patch: Triple, batch: int, device: Device) -> float:
     """The bytes besides the weights of an iteration that trains masks, without a margin."""
     grids, size = _grids(net, patch), BYTES_PER_VALUE[device]
-    values = _values(mask_layers(net), grids) + KEPT_BY_FUSION * grids[net.level] * net.stages[net.level].width
+    values = (
+        _values(mask_layers(net), grids) + KEPT_BY_FUSION * grids[net.fusion_level] * net.stages[net.fusion_level].width
+    )
     for index, stage in enumerate(net.stages):
         values += KEPT_BY_SELF_ATTENTION * net.attentions(index) * grids[index] * stage.width
     loss = grids[0] * max(BYTES_PER_CLASS * (1 + net.labels), GRADIENTS * size * net.stages[0].width)
     return batch * (size * values + loss + _input_bytes(net, grids[0]))
 
 
-def sampler_activations(net: Network, patch: Triple, batch: int, device: Device) -> float:
+def sampler_activations(net: NetworkShape, patch: Triple, batch: int, device: Device) -> float:
     """The bytes besides the weights of an iteration that trains the sampler, without a margin; 0 without one.
 
     The denoiser reads `NOISY_LATENTS` latents of each patch, the decoder one latent of every second patch. The mask is
@@ -183,8 +181,9 @@ def sampler_activations(net: Network, patch: Triple, batch: int, device: Device)
     return batch * per_patch + decoded * (size * decoder + BYTES_KEPT_PER_CLASS * classes)
 
 
-def _grids(net: Network, patch: Triple) -> list[int]:
-    return [grid(net, patch, stage) for stage in range(len(net.stages))]
+def _grids(net: NetworkShape, patch: Triple) -> list[int]:
+    """The number of positions of each stage's grid for one patch."""
+    return [grid_positions(patch, net.stride_at(stage)) for stage in range(len(net.stages))]
 
 
 def _values(layers: tuple[Convolution, ...], grids: list[int]) -> float:
@@ -192,14 +191,14 @@ def _values(layers: tuple[Convolution, ...], grids: list[int]) -> float:
     return sum(layer.values_kept * grids[layer.stage] for layer in layers)
 
 
-def _input_bytes(net: Network, voxels: int) -> float:
+def _input_bytes(net: NetworkShape, voxels: int) -> float:
     """The image, also as autocast's bfloat16 copy, and the targets."""
     return voxels * (6 * net.image_channels + BYTES_PER_TARGET)
 
 
-def prediction_bytes(net: Network, patch: Triple, device: Device, windows: int = 1) -> float:
+def prediction_bytes(net: NetworkShape, patch: Triple, device: Device, windows: int = 1) -> float:
     """The peak memory of predicting `windows` at once, in bytes: weights, skips, the widest stage, probabilities."""
-    grids = [grid(net, patch, stage) for stage in range(len(net.stages))]
+    grids = _grids(net, patch)
     skips = sum(grids[index] * stage.width for index, stage in enumerate(net.stages))
     values = skips + 4 * grids[0] * net.stages[0].width + 2 * grids[0] * (1 + net.labels)
     of_window = 4.0 * values + 4 * grids[0] * net.image_channels

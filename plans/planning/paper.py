@@ -6,7 +6,7 @@ project.
 
 from plans.network_plan import PaperPlan
 from plans.plan import Decision, Plan, TrainingPlan
-from plans.planning.rules import PAPER_COARSER_STAGES, PAPER_PATCH, PAPER_STRIDE, numbers
+from plans.planning.rules import PAPER_COARSER_STAGES, PAPER_PATCH, PAPER_STRIDE, sizes_text
 
 ENCODER = "emilyalsentzer/Bio_ClinicalBERT"
 LABEL_TIMESTEPS = 1000  # of Diff-UNet's noise schedule
@@ -34,14 +34,14 @@ def reasons(plan: Plan) -> dict[str, Decision]:
     rows = (
         (
             "patch",
-            numbers(plan.patch),
-            f"published: {PAPER_PATCH} along each axis, cut to the padded median case ({numbers(plan.median_shape)}); "
-            "smaller only if the narrowest network does not fit the budget",
+            sizes_text(plan.patch),
+            f"published: {PAPER_PATCH} along each axis, cut to the padded median case "
+            f"({sizes_text(plan.median_shape)}); smaller only if the narrowest network does not fit the budget",
         ),
-        ("fusion stride", numbers(plan.latent_stride), "published: the latent grid"),
+        ("fusion stride", sizes_text(plan.latent_stride), "published: the latent grid"),
         (
             "latent stride",
-            numbers(plan.latent_stride),
+            sizes_text(plan.latent_stride),
             f"published: {PAPER_STRIDE}, or less if the patch would leave under 4 positions along an axis",
         ),
         (
@@ -66,12 +66,12 @@ def reasons(plan: Plan) -> dict[str, Decision]:
             f"AdamW {plan.training.learning_rate:g}, decay {plan.training.weight_decay:g}",
             f"published; warm-up over {plan.training.warmup:.0%} of the iterations, then a cosine",
         ),
-        ("parts", parts(plan.paper), "the publication's model, or one of its ablations"),
+        ("parts", description_of(plan.paper), "the publication's model, or one of its ablations"),
     )
     return {name: Decision(name=name, value=value, reason=reason) for name, value, reason in rows}
 
 
-def parts(paper: PaperPlan) -> str:
+def description_of(paper: PaperPlan) -> str:
     """A description of the model's modules, for the table of reasons."""
     text = "no text" if paper.fusion == "none" else f"fusion by {paper.fusion}"
     return f"{text}, {paper.image_encoder} image encoder, {paper.label_encoder} label encoder"

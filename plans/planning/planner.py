@@ -9,15 +9,15 @@ from plans.errors import UserError, listed
 from plans.fingerprint import Fingerprint
 from plans.geometry import Millimetres, Triple
 from plans.network_plan import DiffusionPlan, LatentPlan
-from plans.plan import ChannelPlan, Decision, LabelPlan, LowResolutionPlan, MemoryPlan, Plan, TextPlan
+from plans.plan import ChannelPlan, Decision, LabelPlan, MemoryPlan, Plan, TextPlan
 from plans.planning import memory, rules
 from plans.planning.budget import Budget, training_plan
-from plans.planning.layers import Network
+from plans.planning.layers import NetworkShape
 from plans.planning.memory import GB
 from plans.planning.mirroring import mirroring_of
 from plans.planning.reasons import crop_reason, reasons_of, reasons_of_preset
 from plans.planning.recipes import RECIPES, VARIANTS
-from plans.planning.rules import numbers
+from plans.planning.rules import sizes_text
 from plans.planning.search import Draft, Facts, choose_batch, plan_low_resolution, search
 from plans.planning.spacing import MIN_PATCH_SHARE, SPACING_ROW, WantedSpacing, choose_spacing
 from plans.raw.prompts import Prompts
@@ -53,8 +53,10 @@ def make_plan(
     refuse_single_slices(fingerprint)
     refuse_overlap(regions, preset, dataset_name)
     channel_plans, channel_rows = _channels(channels, fingerprint, optional)
-    facts, spacing_row = _facts(fingerprint, spacing, len(channels), labels, text, budget, preset)
-    draft, batch, low_resolution = _searched(facts)
+    facts, spacing_row = _facts_at_chosen_spacing(fingerprint, spacing, len(channels), labels, text, budget, preset)
+    draft = _complete_draft(facts)
+    low_resolution, why_low = plan_low_resolution(facts, draft)
+    draft = replace(draft, low_resolution=low_resolution, reasons={**draft.reasons, "low resolution": why_low})
     mirrored = mirroring_of(labels, prompts, texts, preset, mirroring)
     plan = Plan(
         preset=preset,
@@ -65,10 +67,10 @@ def make_plan(
         known_together=known_together,
         crop=rules.crop_of(channels),
         text=text,
-        low_resolution=low_resolution,
+        low_resolution=draft.low_resolution,
         mirror_axes=mirrored.axes,
         text_axes=mirrored.text_axes,
-        **_of_draft(facts, draft, fingerprint, preset, batch),
+        **_network_fields(facts, draft, fingerprint, preset),
     )
     crop_row = crop_reason(fingerprint, plan.crop)
     rows = [spacing_row, crop_row, *channel_rows, *reasons_of(facts, draft, plan), mirrored.row]
@@ -90,14 +92,14 @@ def make_low_plan(full: Plan, fingerprint: Fingerprint, budget: Budget) -> Plan 
         text_width=full.text.width,
         paper=full.paper is not None,
     )
-    draft, batch = _drafted(facts)
+    draft = _complete_draft(facts)
     draft = replace(draft, reasons={**draft.reasons, "low resolution": "this is its plan"})
-    fields = _of_draft(facts, draft, fingerprint, full.preset, batch)
+    fields = _network_fields(facts, draft, fingerprint, full.preset)
     plan = Plan.model_validate(full.model_dump() | fields | {"resolution": "low", "low_resolution": None})
     before = {row.name: row for row in full.reasons}
     spacing = f"the finest at which the patch covers {MIN_PATCH_SHARE:.0%} of a median case, in steps of 3% (nnU-Net)"
     reasons = [
-        Decision(name=SPACING_ROW, value=numbers(facts.spacing), reason=spacing),
+        Decision(name=SPACING_ROW, value=sizes_text(facts.spacing), reason=spacing),
         *(row for name, row in before.items() if name == "crop" or name.startswith("channel ")),
         *reasons_of(facts, draft, plan),
         before["mirroring"],
@@ -105,21 +107,14 @@ def make_low_plan(full: Plan, fingerprint: Fingerprint, budget: Budget) -> Plan 
     return plan.model_copy(update={"reasons": tuple(reasons_of_preset(plan, reasons))})
 
 
-def _searched(facts: Facts) -> tuple[Draft, int, LowResolutionPlan | None]:
-    """The draft with all reasons, the batch size, and the low-resolution plan."""
-    draft, batch = _drafted(facts)
-    low_resolution, why_low = plan_low_resolution(facts, draft)
-    return replace(draft, reasons={**draft.reasons, "low resolution": why_low}), batch, low_resolution
-
-
-def _drafted(facts: Facts) -> tuple[Draft, int]:
-    """The draft with the reasons of the search, and the batch size."""
+def _complete_draft(facts: Facts) -> Draft:
+    """The draft of the search with its batch and its overview, but without a low-resolution plan."""
     draft = search(facts)
     batch, why_batch = choose_batch(facts, draft)
     overview, why_overview = rules.overview(draft.patch, facts.median_shape)
     reasons = {**draft.reasons, "batch": why_batch, "overview": why_overview}
     network = replace(draft.network, overview=overview)
-    return replace(draft, network=network, reasons=reasons), batch
+    return replace(draft, network=network, batch=batch, reasons=reasons)
 
 
 def _channels(
@@ -131,7 +126,7 @@ def _channels(
     return tuple(plan for plan, _ in found), rows
 
 
-def _facts(
+def _facts_at_chosen_spacing(
     fingerprint: Fingerprint,
     wanted: WantedSpacing,
     channels: int,
@@ -149,8 +144,8 @@ def _facts(
         return _facts_at(fingerprint, spacing, channels, labels, budget)
 
     on_cpu = budget.device == "cpu"
-    spacing, reason = choose_spacing(fingerprint, wanted, lambda one: search(at(one)).patch, on_cpu)
-    row = Decision(name=SPACING_ROW, value=numbers(spacing), reason=reason)
+    spacing, reason = choose_spacing(fingerprint, wanted, lambda candidate: search(at(candidate)).patch, on_cpu)
+    row = Decision(name=SPACING_ROW, value=sizes_text(spacing), reason=reason)
     return replace(at(spacing), text_width=text.width, paper=preset in VARIANTS), row
 
 
@@ -179,30 +174,30 @@ def refuse_overlap(regions: Regions | None, preset: Preset, dataset_name: str) -
         )
 
 
-def _of_draft(facts: Facts, draft: Draft, fingerprint: Fingerprint, preset: Preset, batch: int) -> dict[str, Any]:
+def _network_fields(facts: Facts, draft: Draft, fingerprint: Fingerprint, preset: Preset) -> dict[str, Any]:
     """The fields of a plan that follow from the chosen patch and network."""
     recipe = RECIPES[preset]
     overview = draft.network.overview if recipe.overview else None
     network = replace(draft.network, diffusion=recipe.sampler or facts.paper, overview=overview)
-    positions = memory.grid(network, draft.patch, network.latent_level)
+    positions = rules.grid_positions(draft.patch, network.stride_at(network.latent_level))
     min_log_snr = rules.min_log_snr(network.latent_channels, positions)
     diffusion = DiffusionPlan(min_log_snr=min_log_snr) if recipe.sampler else None
     return {
-        "batch": batch,
+        "batch": draft.batch,
         "device": facts.budget.device,
         "spacing": facts.spacing,
         "median_shape": facts.median_shape,
         "patch": draft.patch,
         "stages": network.stages,
-        "fusion_level": network.level,
+        "fusion_level": network.fusion_level,
         "latent": LatentPlan(level=network.latent_level, channels=network.latent_channels),
-        "network": network.plan,
+        "network": network.settings,
         "overview": overview,
         "diffusion": diffusion,
         "paper": recipe.paper,
         "peer": recipe.peer,
         "training": recipe.training(training_plan(facts.budget.device)),
-        "memory": estimate_memory(fingerprint, facts, network, draft.patch, batch),
+        "memory": estimate_memory(fingerprint, facts, network, draft.patch, draft.batch),
     }
 
 
@@ -225,7 +220,9 @@ def refuse_empty_labels(fingerprint: Fingerprint) -> None:
         )
 
 
-def estimate_memory(fingerprint: Fingerprint, facts: Facts, network: Network, patch: Triple, batch: int) -> MemoryPlan:
+def estimate_memory(
+    fingerprint: Fingerprint, facts: Facts, network: NetworkShape, patch: Triple, batch: int
+) -> MemoryPlan:
     """The memory estimates of a plan, in GB."""
     cases = fingerprint.cases
     shapes = [case.shape_at(facts.spacing) for case in cases]

@@ -7,7 +7,7 @@ from plans.fingerprint import Fingerprint
 from plans.plan import Crop, Decision, Plan
 from plans.planning import memory, paper, rules
 from plans.planning.recipes import RECIPES
-from plans.planning.rules import numbers
+from plans.planning.rules import sizes_text
 from plans.planning.search import Draft, Facts
 
 
@@ -42,10 +42,10 @@ def reasons_of_preset(plan: Plan, usual: list[Decision]) -> list[Decision]:
 
 def _grid_reasons(chosen: Draft, plan: Plan) -> Iterator[tuple[str, str, str]]:
     """The rows of patch, strides, kernels, latent, attention and overview: name, value, reason."""
-    level, shared = chosen.network.level, _shared(plan)
+    level, shared = chosen.network.fusion_level, _shared(plan)
     yield (
         "patch",
-        numbers(plan.patch),
+        sizes_text(plan.patch),
         chosen.reasons["patch"] + shared,
     )
     yield (
@@ -59,12 +59,12 @@ def _grid_reasons(chosen: Draft, plan: Plan) -> Iterator[tuple[str, str, str]]:
         ", ".join("x".join(map(str, stage.kernel)) for stage in plan.stages),
         "1 along an axis while its spacing is twice the finest or more",
     )
-    yield "fusion stride", numbers(plan.stride_at(plan.fusion_level)), chosen.reasons["fusion stride"]
+    yield "fusion stride", sizes_text(plan.stride_at(plan.fusion_level)), chosen.reasons["fusion stride"]
     positions = f"the grid below the image's own, which has {prod(plan.latent_stride)} times as many positions"
-    yield "latent stride", numbers(plan.latent_stride), positions
+    yield "latent stride", sizes_text(plan.latent_stride), positions
     yield "latent channels", str(plan.latent.channels), chosen.reasons["latent channels"]
     attending = [f"stage {index}" for index, stage in enumerate(plan.stages) if stage.attention]
-    counts = [str(rules.tokens(plan.patch, plan.stride_at(index))) for index in range(level, len(plan.stages))]
+    counts = [str(rules.grid_positions(plan.patch, plan.stride_at(index))) for index in range(level, len(plan.stages))]
     yield (
         "attention",
         ", ".join(attending) or "none",
@@ -95,7 +95,7 @@ def _cost_reasons(facts: Facts, chosen: Draft, plan: Plan) -> Iterator[tuple[str
         f"estimate for training, of {budget.memory_gb:g}; prediction {plan.memory.prediction_gb:.2g}, host "
         f"{plan.memory.ram_gb:.2g} for the largest case, disk {plan.memory.disk_gb:.2g}",
     )
-    yield "low resolution", numbers(low.spacing) if low else "none", chosen.reasons["low resolution"]
+    yield "low resolution", sizes_text(low.spacing) if low else "none", chosen.reasons["low resolution"]
     yield "batch", str(plan.batch), chosen.reasons["batch"] + _shared(plan)
 
 

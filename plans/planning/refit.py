@@ -11,9 +11,9 @@ from plans.geometry import Triple, triple
 from plans.plan import Decision, Plan
 from plans.planning import memory, rules
 from plans.planning.budget import RULES, Budget, planned_budget
-from plans.planning.layers import Network
+from plans.planning.layers import NetworkShape
 from plans.planning.memory import GB
-from plans.planning.rules import numbers
+from plans.planning.rules import sizes_text
 from plans.planning.search import MIN_BATCH, Draft
 
 
@@ -24,7 +24,7 @@ def refit(plan: Plan, budget: Budget) -> Plan:
     """
     network = memory.network_of(plan)
     stride, batch, patch = plan.total_stride, plan.batch, plan.patch
-    while (batch, patch) == (plan.batch, plan.patch) or not Draft(patch, network).fits(budget, batch):
+    while (batch, patch) == (plan.batch, plan.patch) or not Draft(patch, network, batch).fits(budget):
         longer = [axis for axis in range(3) if patch[axis] > 2 * stride[axis]]
         if batch > MIN_BATCH:
             batch -= 1
@@ -35,16 +35,16 @@ def refit(plan: Plan, budget: Budget) -> Plan:
             batch = 1
         else:
             raise UserError(
-                f"The plan does not fit {budget.memory_gb:g} GB even with one patch of {numbers(patch)} voxels. "
+                f"The plan does not fit {budget.memory_gb:g} GB even with one patch of {sizes_text(patch)} voxels. "
                 "Free memory, or plan again for less: --memory-gb (of a GPU), or fewer cores (on a CPU: "
                 "taskset -c 0 tds_plan_and_preprocess ...)."
             )
     used = memory.training_bytes(network, patch, batch, budget.device) / GB
     reason = (
-        f"one training step did not fit: batch {plan.batch} to {batch}, patch {numbers(plan.patch)} to "
-        f"{numbers(patch)}, now about {used:.2g} GB of {budget.memory_gb:.3g}"
+        f"one training step did not fit: batch {plan.batch} to {batch}, patch {sizes_text(plan.patch)} to "
+        f"{sizes_text(patch)}, now about {used:.2g} GB of {budget.memory_gb:.3g}"
     )
-    decision = Decision(name="refitted", value=f"{batch} of {numbers(patch)}", reason=reason)
+    decision = Decision(name="refitted", value=f"{batch} of {sizes_text(patch)}", reason=reason)
     return _changed(plan, patch, batch, decision, {"training_gb": used, "budget_gb": budget.memory_gb})
 
 
@@ -68,9 +68,9 @@ def larger_patches(plan: Plan, measured_gb: float, limit_gb: float) -> Iterator[
         if expected <= limit_gb and _within_limits(plan, network, patch, batch):
             reason = (
                 f"one training step took {measured_gb:.3g} GB of {plan.memory.budget_gb:.3g}: batch {plan.batch} to "
-                f"{batch}, patch {numbers(plan.patch)} to {numbers(patch)}, now about {expected:.3g} GB"
+                f"{batch}, patch {sizes_text(plan.patch)} to {sizes_text(patch)}, now about {expected:.3g} GB"
             )
-            decision = Decision(name="grown", value=f"{batch} of {numbers(patch)}", reason=reason)
+            decision = Decision(name="grown", value=f"{batch} of {sizes_text(patch)}", reason=reason)
             yield _changed(plan, patch, batch, decision, {"training_gb": expected})
 
 
@@ -87,7 +87,7 @@ def with_host_memory(plan: Plan, shapes: Iterable[tuple[Triple, Triple]]) -> Pla
     return plan.model_copy(update={"memory": plan.memory.model_copy(update=estimate)})
 
 
-def _growing(plan: Plan, network: Network) -> Iterator[Triple]:
+def _growing(plan: Plan, network: NetworkShape) -> Iterator[Triple]:
     """Larger and larger patches: the axis that is shortest against the median case grows by one stride."""
     patch, stride = plan.patch, plan.total_stride
     if plan.paper:
@@ -101,7 +101,7 @@ def _growing(plan: Plan, network: Network) -> Iterator[Triple]:
         yield patch
 
 
-def _within_limits(plan: Plan, network: Network, patch: Triple, batch: int) -> bool:
+def _within_limits(plan: Plan, network: NetworkShape, patch: Triple, batch: int) -> bool:
     """Whether a patch stays within the work limit of a CPU, and attention within its own."""
     limit = planned_budget(plan).gmacs_per_iteration
     if limit is not None and batch * memory.macs(network, patch) > limit * 1e9:
@@ -123,7 +123,7 @@ def _changed(plan: Plan, patch: Triple, batch: int, decision: Decision, used: di
         "reasons": (*plan.reasons, decision),
     }
     if plan.diffusion:
-        positions = memory.grid(network, patch, network.latent_level)
+        positions = rules.grid_positions(patch, plan.latent_stride)
         least = rules.min_log_snr(network.latent_channels, positions)
         changes["diffusion"] = plan.diffusion.model_copy(update={"min_log_snr": least})
     return Plan.model_validate(plan.model_dump() | changes)

@@ -217,7 +217,7 @@ def fusion_level(thickness: dict[str, float], spacing: Millimetres, steps: Ladde
             stop = f"a coarser one than stride {MAX_FUSION_STRIDE} is not used"
             break
         if spanned < MIN_POSITIONS:
-            stop = f"at stride {numbers(total)} it would span {spanned:.2g}, and {MIN_POSITIONS:g} are needed"
+            stop = f"at stride {sizes_text(total)} it would span {spanned:.2g}, and {MIN_POSITIONS:g} are needed"
             break
         level = candidate
     if name is None:
@@ -226,7 +226,7 @@ def fusion_level(thickness: dict[str, float], spacing: Millimetres, steps: Ladde
     reason = f"the structure of median thickness, {name}, measures {typical:.3g} mm (10th percentile over cases)"
     reason += f" and spans {spanned:.2g} positions of this grid; {stop}"
     if spanned < MIN_POSITIONS:
-        reason += f"; a finer one than stride {numbers(steps.total(level))} is not used"
+        reason += f"; a finer one than stride {sizes_text(steps.total(level))} is not used"
     return level, reason
 
 
@@ -261,7 +261,7 @@ def overview(patch: Triple, median_shape: Triple) -> tuple[OverviewPlan | None, 
     )
 
 
-def tokens(patch: Triple, stride: Triple) -> int:
+def grid_positions(patch: Triple, stride: Triple) -> int:
     """The number of grid positions of a patch at a stride."""
     return prod(ceil(edge / step) for edge, step in zip(patch, stride, strict=True))
 
@@ -271,7 +271,7 @@ def attends(patch: Triple, stride: Triple, width: int) -> bool:
 
     Its products of n positions take 2 n^2 `width` multiplications, a residual block 54 n `width`^2.
     """
-    return tokens(patch, stride) <= min(MAX_ATTENTION_TOKENS, MAX_TOKENS_PER_CHANNEL * width)
+    return grid_positions(patch, stride) <= min(MAX_ATTENTION_TOKENS, MAX_TOKENS_PER_CHANNEL * width)
 
 
 def windows(shape: Triple, patch: Triple) -> int:
@@ -279,6 +279,6 @@ def windows(shape: Triple, patch: Triple) -> int:
     return prod(ceil(max(0, size - edge) / max(1, edge // 2)) + 1 for size, edge in zip(shape, patch, strict=True))
 
 
-def numbers(values: tuple[float, ...]) -> str:
+def sizes_text(values: tuple[float, ...]) -> str:
     """Sizes or spacings as text: `40 x 56 x 40`, `1 x 0.98 x 3.27`."""
     return " x ".join(f"{value:.4g}" for value in values)

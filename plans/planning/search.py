@@ -10,9 +10,9 @@ from plans.network_plan import Stage
 from plans.plan import LowResolutionPlan
 from plans.planning import memory, rules
 from plans.planning.budget import RULES, Budget, DeviceRules
-from plans.planning.layers import Network
+from plans.planning.layers import NetworkShape
 from plans.planning.memory import GB
-from plans.planning.rules import numbers
+from plans.planning.rules import sizes_text
 from plans.planning.spacing import MIN_PATCH_SHARE, coarser
 
 MIN_BATCH = 2  # nnU-Net
@@ -42,18 +42,20 @@ class Facts:
 
 @dataclass(frozen=True)
 class Draft:
-    """A patch with its network."""
+    """A patch with its network and its batch."""
 
     patch: Triple
-    network: Network
+    network: NetworkShape
+    batch: int = MIN_BATCH
+    low_resolution: LowResolutionPlan | None = None
     reasons: Mapping[str, str] = field(default_factory=dict)  # by row of the table of reasons
 
-    def fits(self, budget: Budget, batch: int = MIN_BATCH) -> bool:
+    def fits(self, budget: Budget) -> bool:
         """Whether one training iteration stays within the budget."""
         limit = budget.gmacs_per_iteration
-        if limit is not None and batch * memory.macs(self.network, self.patch) > limit * 1e9:
+        if limit is not None and self.batch * memory.macs(self.network, self.patch) > limit * 1e9:
             return False
-        used = memory.training_bytes(self.network, self.patch, batch, budget.device)
+        used = memory.training_bytes(self.network, self.patch, self.batch, budget.device)
         return used <= budget.memory_gb * GB
 
 
@@ -69,7 +71,7 @@ def search(facts: Facts) -> Draft:
     work = MIN_BATCH * memory.macs(network, patch) / 1e9
     raise UserError(
         f"The budget of {facts.budget.memory_gb:g} GB is too small: the smallest network (patch "
-        f"{numbers(patch)}, width {network.stages[0].width}, batch {MIN_BATCH}) needs {used:g} GB "
+        f"{sizes_text(patch)}, width {network.stages[0].width}, batch {MIN_BATCH}) needs {used:g} GB "
         f"and {work:.2g} billion multiplications per iteration. "
         + ("Give more with --memory-gb." if facts.budget.device == "gpu" else "Plan on a machine with more cores.")
     )
@@ -77,10 +79,10 @@ def search(facts: Facts) -> Draft:
 
 def _why_patch(facts: Facts, largest: Triple, chosen: Draft) -> str:
     """The reason for the size of the patch. `largest` is the first candidate."""
-    case, cube = numbers(facts.median_shape), facts.rules.first_patch_voxels
-    padded = f"; edges are divisible by the strides {numbers(chosen.network.stride)}"
+    case, cube = sizes_text(facts.median_shape), facts.rules.first_patch_voxels
+    padded = f"; edges are divisible by the strides {sizes_text(chosen.network.stride)}"
     if chosen.patch != largest:
-        shortened = f"shortened from {numbers(largest)} until one iteration at batch {MIN_BATCH} fits the budget"
+        shortened = f"shortened from {sizes_text(largest)} until one iteration at batch {MIN_BATCH} fits the budget"
         return f"{shortened}, always along the axis that is longest against the median case ({case} voxels){padded}"
     if all(edge >= whole for edge, whole in zip(chosen.patch, facts.median_shape, strict=True)):
         return f"a whole median case ({case} voxels at that spacing){padded}"
@@ -144,7 +146,7 @@ def draft(facts: Facts, size: Triple, width: int) -> Draft:
         for index, stage_width in enumerate(_widths(facts, steps, width))
     )
     network = _network(facts, stages, level, rules.LATENT_LEVEL, channels)
-    return Draft(patch, network, {"fusion stride": why_level, "latent channels": why_channels})
+    return Draft(patch, network, reasons={"fusion stride": why_level, "latent channels": why_channels})
 
 
 def _paper_draft(facts: Facts, steps: rules.Ladder, size: Triple, width: int) -> Draft:
@@ -166,7 +168,7 @@ def _paper_draft(facts: Facts, steps: rules.Ladder, size: Triple, width: int) ->
         for index, stage_width in enumerate(_widths(facts, steps, width))
     )
     network = _network(facts, stages, level, latent_level=level, latent_channels=1)
-    return Draft(rules.pad_to(size, steps.total()), network, {"fusion stride": "", "latent channels": ""})
+    return Draft(rules.pad_to(size, steps.total()), network, reasons={"fusion stride": "", "latent channels": ""})
 
 
 def _widths(facts: Facts, steps: rules.Ladder, width: int) -> list[int]:
@@ -174,10 +176,12 @@ def _widths(facts: Facts, steps: rules.Ladder, width: int) -> list[int]:
     return [min(width * 2**index, width * facts.rules.widest_factor) for index in range(len(steps.strides))]
 
 
-def _network(facts: Facts, stages: tuple[Stage, ...], level: int, latent_level: int, latent_channels: int) -> Network:
-    return Network(
+def _network(
+    facts: Facts, stages: tuple[Stage, ...], level: int, latent_level: int, latent_channels: int
+) -> NetworkShape:
+    return NetworkShape(
         stages=stages,
-        level=level,
+        fusion_level=level,
         latent_level=latent_level,
         latent_channels=latent_channels,
         image_channels=facts.channels,
@@ -222,7 +226,7 @@ def choose_batch(facts: Facts, chosen: Draft) -> tuple[int, str]:
     of_data = round(MAX_DATA_SHARE * facts.cases * patches)
     most = max(MIN_BATCH, min(of_data, facts.rules.largest_batch or of_data))
     batch = MIN_BATCH
-    while batch < most and chosen.fits(facts.budget, batch + 1):
+    while batch < most and replace(chosen, batch=batch + 1).fits(facts.budget):
         batch += 1
     reason = (
         f"at least {MIN_BATCH}; beyond that at most {MAX_DATA_SHARE:.0%} of the data set ({facts.cases} cases, each as "
@@ -252,14 +256,14 @@ def plan_low_resolution(facts: Facts, chosen: Draft) -> tuple[LowResolutionPlan 
     saved = prod(facts.median_shape) / prod(shape)
     if saved < MIN_VOXEL_FACTOR:
         return None, (
-            f"at {numbers(spacing)} mm the patch would cover {MIN_PATCH_SHARE:.0%} of a median case, which saves "
+            f"at {sizes_text(spacing)} mm the patch would cover {MIN_PATCH_SHARE:.0%} of a median case, which saves "
             f"a factor of {saved:.2g} in voxels (less than {MIN_VOXEL_FACTOR:g})"
         )
     full, low = rules.windows(facts.median_shape, chosen.patch), rules.windows(shape, patch)
     note = (
         f"the patch covers {share:.1%} of a median case (under {MIN_PATCH_SHARE:.0%}): {full} windows at full "
-        f"resolution, {low} at {numbers(spacing)} mm ({full / low:.1f} times fewer). A model of low resolution, which "
-        "tds_train --resolution low trains, shows the full resolution where to look"
+        f"resolution, {low} at {sizes_text(spacing)} mm ({full / low:.1f} times fewer). A model of low resolution, "
+        "which tds_train --resolution low trains, shows the full resolution where to look"
     )
     low_resolution = LowResolutionPlan(
         spacing=spacing, median_shape=shape, patch=patch, windows_full=full, windows_low=low, note=note

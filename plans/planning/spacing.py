@@ -13,7 +13,7 @@ from plans.errors import UserError
 from plans.fingerprint import Fingerprint
 from plans.geometry import MAX_STEP_MM, Millimetres, Triple, millimetres
 from plans.plan import Plan
-from plans.planning.rules import numbers, target_spacing
+from plans.planning.rules import sizes_text, target_spacing
 
 STEP = 1.03  # nnU-Net: of its low-resolution plan
 MIN_PATCH_SHARE = 0.25  # nnU-Net: a patch that covers less of the median case sees too little
@@ -62,7 +62,7 @@ def choose_spacing(
         return full, f"{reason}; nnU-Net's, as {GIVEN}"
     if wanted is not None:
         _refuse_useless(fingerprint, wanted, full)
-        return wanted, f"{GIVEN}; nnU-Net's is {numbers(full)} ({reason})"
+        return wanted, f"{GIVEN}; nnU-Net's is {sizes_text(full)} ({reason})"
     if not on_cpu:
         return full, reason
     return _coarsened(fingerprint, full, reason, patch_at)
@@ -95,7 +95,7 @@ def _coarsened(fingerprint: Fingerprint, full: Millimetres, reason: str, patch_a
             break
         spacing, covered = candidate, _covered(fingerprint, candidate, patch_at)
     return spacing, (
-        f"coarser than nnU-Net's {numbers(full)}, at which a patch of preset default covers {first:.1%} of a median "
+        f"coarser than nnU-Net's {sizes_text(full)}, at which a patch of preset default covers {first:.1%} of a median "
         f"case; here it covers {covered:.1%}" + (f", but {limit}" if limit else f" (at least {MIN_PATCH_SHARE:.0%})")
     ) + ". --spacing full keeps nnU-Net's"
 
@@ -126,13 +126,15 @@ def _covered(fingerprint: Fingerprint, spacing: Millimetres, patch_at: Patch) ->
 
 def _refuse_useless(fingerprint: Fingerprint, wanted: Millimetres, full: Millimetres) -> None:
     """Raise `UserError` if a median case would be huge, or if it or a typical structure would vanish."""
-    shape, typical, fault = fingerprint.median_shape_at(wanted), _typical_mm(fingerprint), None
+    shape = fingerprint.median_shape_at(wanted)
+    typical = _typical_mm(fingerprint)
+    fault = None
     if min(shape) < 2 or prod(shape) > MAX_CASE_VOXELS:
-        fault = f"a median case would have {numbers(shape)} voxels"
+        fault = f"a median case would have {sizes_text(shape)} voxels"
     elif any(new > max(old, typical) for old, new in zip(full, wanted, strict=True)):
         fault = f"a typical structure measures {typical:.3g} mm, less than one voxel"
     if fault:
         raise UserError(
-            f"--spacing {numbers(wanted)}: {fault}. Give three lengths in mm (z y x) nearer to nnU-Net's "
-            f"{numbers(full)}, or the word full."
+            f"--spacing {sizes_text(wanted)}: {fault}. Give three lengths in mm (z y x) nearer to nnU-Net's "
+            f"{sizes_text(full)}, or the word full."
         )

@@ -14,10 +14,10 @@ from pydantic import Field
 
 from plans.errors import UserError, merged
 from plans.raw.dataset import MAX_ID_BYTES, is_plain_name
-from plans.raw.tables import Table, exists_below
+from plans.raw.tables import IMAGE_COLUMNS, Table, channel_number, exists_below
 from plans.records import Record
 
-COLUMNS = "case, image (for several channels image_0, image_1, ...) and text"
+COLUMNS = f"case, {IMAGE_COLUMNS} and text"
 _IMAGE = re.compile(r"image(?:_([0-9]{1,4}))?")
 
 
@@ -86,9 +86,10 @@ class _Row:
 
 
 def _json_rows(path: Path) -> Iterator[_Row]:
-    for number, one in enumerate(CaseListFile.read(path).cases):
-        fields = tuple(f"images.{channel}" for channel in range(len(one.images)))
-        yield _Row(f"cases.{number}", fields, one.case, tuple(image or "" for image in one.images), one.text)
+    for number, listed in enumerate(CaseListFile.read(path).cases):
+        fields = tuple(f"images.{channel}" for channel in range(len(listed.images)))
+        images = tuple(image or "" for image in listed.images)
+        yield _Row(f"cases.{number}", fields, listed.case, images, listed.text)
 
 
 def _csv_rows(path: Path) -> Iterator[_Row]:
@@ -97,7 +98,7 @@ def _csv_rows(path: Path) -> Iterator[_Row]:
     if not table.header:
         return
     columns = _columns(table.header, path)
-    fields = tuple(sorted((name for name in columns if _IMAGE.fullmatch(name)), key=_channel))
+    fields = tuple(sorted((name for name in columns if _IMAGE.fullmatch(name)), key=channel_number))
     for number, cells in table.rows:
         values = dict(zip(columns, cells, strict=False))
         images = tuple(values.get(field, "") for field in fields)
@@ -126,10 +127,6 @@ def _columns(cells: Sequence[str], path: Path) -> list[str]:
     if faults:
         raise UserError(*(f"{path}: {fault}" for fault in faults))
     return names
-
-
-def _channel(column: str) -> int:
-    return int(column.partition("_")[2] or 0)
 
 
 def _faults(rows: Sequence[_Row], folder: Path) -> Iterator[tuple[_Row, str]]:

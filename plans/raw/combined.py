@@ -12,7 +12,7 @@ from plans.errors import UserError
 from plans.names import normalise
 from plans.plan import LabelPlan
 from plans.raw.dataset import MAX_ID_BYTES, Case, Dataset, is_plain_name
-from plans.raw.folders import parts_of
+from plans.raw.folders import id_and_title
 from plans.raw.prompts import Prompts
 
 
@@ -21,11 +21,11 @@ def combined_name(datasets: Sequence[Dataset]) -> str:
 
     The ids are left out if one of the data sets has none.
     """
-    parts = [parts_of(dataset.name) for dataset in in_order(datasets)]
-    titles = "+".join(title for _, title in parts)
-    if any(number is None for number, _ in parts):
+    names = [id_and_title(dataset.name) for dataset in in_order(datasets)]
+    titles = "+".join(title for _, title in names)
+    if any(number is None for number, _ in names):
         return titles
-    return f"Dataset{'+'.join(f'{number:03d}' for number, _ in parts)}_{titles}"
+    return f"Dataset{'+'.join(f'{number:03d}' for number, _ in names)}_{titles}"
 
 
 def in_order(datasets: Sequence[Dataset]) -> list[Dataset]:
@@ -166,7 +166,7 @@ def _channels(datasets: Sequence[Dataset]) -> tuple[str, ...]:
 
 def _prefixes(datasets: Sequence[Dataset]) -> list[str]:
     """The prefix of each data set's case ids: its id, or its name if an id is missing or repeated."""
-    numbers = [parts_of(dataset.name)[0] for dataset in datasets]
+    numbers = [id_and_title(dataset.name)[0] for dataset in datasets]
     if None in numbers or len(set(numbers)) < len(numbers):
         return [dataset.name for dataset in datasets]
     return [f"{number:03d}" for number in numbers]

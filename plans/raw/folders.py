@@ -42,7 +42,7 @@ def find_datasets(names_or_path: str, root: Path) -> list[Path]:
     return folders
 
 
-def parts_of(folder: str) -> tuple[int | None, str]:
+def id_and_title(folder: str) -> tuple[int | None, str]:
     """The id and name in a folder name: `Dataset004_Hippocampus` -> (4, "Hippocampus"), any other -> (None, folder)."""
     match = re.fullmatch(r"(?:Dataset|Task)?(\d+)_(.+)", folder)
     return (int(match[1]), match[2]) if match else (None, folder)
@@ -85,11 +85,11 @@ def _matches(name: str, folders: list[Path]) -> list[Path]:
     exact = [folder for folder in folders if folder.name == name]
     if exact:
         return exact
-    parts = name.split("+")
+    members = name.split("+")
     return [
         folder
         for folder in folders
-        if _named([name], [parts_of(folder.name)]) or _named(parts, members_of(folder.name))
+        if _named([name], [id_and_title(folder.name)]) or _named(members, members_of(folder.name))
     ]
 
 
@@ -98,7 +98,7 @@ def members_of(folder: str) -> list[tuple[int | None, str]]:
     match = re.fullmatch(_COMBINATION, folder)
     if match:
         return list(zip(map(int, match[1].split("+")), match[2].split("+"), strict=False))
-    return [parts_of(title) for title in folder.split("+")]
+    return [id_and_title(title) for title in folder.split("+")]
 
 
 def _named(parts: list[str], members: list[tuple[int | None, str]]) -> bool:
@@ -110,7 +110,7 @@ def _names(part: str, member: tuple[int | None, str]) -> bool:
     number, title = member
     by_id = re.fullmatch(r"(?:Dataset|Task)?(\d+)", part)
     same_id = by_id is not None and number == int(by_id[1])
-    return same_id or part.casefold() == title.casefold() or parts_of(part) == member
+    return same_id or part.casefold() == title.casefold() or id_and_title(part) == member
 
 
 def _list(folders: list[Path]) -> str:

@@ -1,4 +1,4 @@
-"""`PairList`: scans and masks from a CSV file with a row per case.
+"""`read_pairs`: scans and masks from a CSV file with a row per case.
 
 The columns are `case`, `image` (for several channels `image_0`, `image_1`, ...) and `mask`. Other numbers of channels
 are read, too. Paths are relative to the folder of the file.
@@ -11,9 +11,9 @@ from pathlib import Path
 
 from plans.errors import UserError
 from plans.raw.dataset import is_plain_name
-from plans.raw.tables import Table, exists_below
+from plans.raw.tables import IMAGE_COLUMNS, Table, channel_number, exists_below
 
-COLUMNS = "case, image (for several channels image_0, image_1, ...) and mask"
+COLUMNS = f"case, {IMAGE_COLUMNS} and mask"
 _IMAGE = re.compile(r"image[ _]?(\d{0,3})")
 
 
@@ -32,7 +32,7 @@ def read_pairs(path: Path) -> tuple[ListedPair, ...]:
     if not table.rows:
         raise UserError(f"{path} lists no case. Add a row per case with the columns {COLUMNS}.")
     names = [name.casefold() for name in table.header]
-    images = sorted((name for name in names if _IMAGE.fullmatch(name)), key=_channel)
+    images = sorted((name for name in names if _IMAGE.fullmatch(name)), key=channel_number)
     unknown = [name for name in names if name not in ("case", "mask", *images)]
     missing = [name for name in ("case", "image", "mask") if name not in (*names, *(["image"] if images else []))]
     double = [name for name in dict.fromkeys(names) if names.count(name) > 1]
@@ -46,14 +46,11 @@ def read_pairs(path: Path) -> tuple[ListedPair, ...]:
     return pairs
 
 
-def _channel(column: str) -> int:
-    return int(column.removeprefix("image").strip(" _") or 0)
-
-
 def _pairs(table: Table, names: list[str], images: list[str], path: Path, faults: list[str]) -> Iterator[ListedPair]:
     seen: dict[str, int] = {}
     for number, row in table.rows:
-        where, values = f"{path}: row {number}", dict(zip(names, row, strict=False))
+        where = f"{path}: row {number}"
+        values = dict(zip(names, row, strict=False))
         case, mask = values.get("case", ""), values.get("mask", "")
         channels = [values.get(name, "") for name in images]
         while len(channels) > 1 and not channels[-1]:
@@ -64,9 +61,9 @@ def _pairs(table: Table, names: list[str], images: list[str], path: Path, faults
             faults.append(f"{where}: case: expected one plain file name without slashes, found {case!r:.80}.")
         elif (first := seen.setdefault(case.casefold(), number)) != number:
             faults.append(f"{where}: case: {case!r} is the case of row {first}, too. Give each case its own name.")
-        elif lost := [one for one in (*channels, mask) if not exists_below(path.parent, one)]:
+        elif lost := [name for name in (*channels, mask) if not exists_below(path.parent, name)]:
             faults.append(
                 f"{where}: {lost[0] or 'an empty path'} does not exist. A relative path starts at {path.parent}."
             )
         else:
-            yield ListedPair(case, tuple(path.parent / one for one in channels), path.parent / mask)
+            yield ListedPair(case, tuple(path.parent / channel for channel in channels), path.parent / mask)

@@ -52,49 +52,49 @@ class Prompts(Record):
         return self
 
 
-class Answer(Record):
+class ListedPrompt(Record):
     """One queried label of a file for `tds_predict --prompts`: its phrase, and the value that is written."""
 
     phrase: str = Field(min_length=1)
     value: int = Field(ge=1, le=32767)  # in the segmentation; 0 is background
 
 
-class Answers(Record):
+class PromptFile(Record):
     """A file for `tds_predict --prompts`: a phrase and a value for each name in the output."""
 
     version: Literal[1] = 1
-    labels: dict[str, Answer] = Field(min_length=1)
+    labels: dict[str, ListedPrompt] = Field(min_length=1)
 
 
-def read_answers(path: Path) -> Answers:
-    """The content of a file of answers.
+def read_prompt_file(path: Path) -> PromptFile:
+    """The content of a file for `tds_predict --prompts`.
 
     Raises `UserError` with a line per field that does not fit, else per phrase or value that is used twice.
     """
-    answers = Answers.read(path)
+    prompts = PromptFile.read(path)
     faults: list[str] = []
     phrases: dict[str, str] = {}
     values: dict[int, str] = {}
-    for name, other in same_names(answers.labels):
+    for name, other in same_names(prompts.labels):
         faults.append(f"{path}: labels: {name!r} and {other!r} read the same; {SPELLING}. Rename one.")
-    for name, answer in answers.labels.items():
+    for name, prompt in prompts.labels.items():
         if not normalise(name):
             faults.append(f"{path}: labels: the name {name!r} holds no letter or digit. Give the label a name.")
-        words = normalise(answer.phrase)
+        words = normalise(prompt.phrase)
         if not words:
             faults.append(f"{path}: labels.{name}.phrase is empty: give the words of the structure.")
         elif (other := phrases.setdefault(words, name)) != name:
             faults.append(
-                f"{path}: labels.{name}.phrase: {answer.phrase!r} is the phrase of {other!r} already: query it once."
+                f"{path}: labels.{name}.phrase: {prompt.phrase!r} is the phrase of {other!r} already: query it once."
             )
-        if (other := values.setdefault(answer.value, name)) != name:
+        if (other := values.setdefault(prompt.value, name)) != name:
             faults.append(
-                f"{path}: labels.{name}.value: {answer.value} is the value of {other!r} already: "
+                f"{path}: labels.{name}.value: {prompt.value} is the value of {other!r} already: "
                 "give each label its own value."
             )
     if faults:
         raise UserError(*faults)
-    return answers
+    return prompts
 
 
 def default_prompts(dataset: Dataset) -> Prompts:

@@ -8,6 +8,7 @@ from pathlib import Path
 from plans.errors import UserError, is_printable
 from plans.records import read_text
 
+IMAGE_COLUMNS = "image (for several channels image_0, image_1, ...)"  # in messages
 _DELIMITERS = ",;\t"
 
 
@@ -40,6 +41,11 @@ class Table:
             return None
         advice = f"Put a field that holds {self.delimiter!r} in double quotes."
         return f"{len(cells)} fields, expected {len(self.header)}. {advice}"
+
+
+def channel_number(column: str) -> int:
+    """The channel of a column of images: the number at the end of its name, 0 without one."""
+    return int(column.removeprefix("image").strip(" _") or 0)
 
 
 def exists_below(folder: Path, name: str) -> bool:

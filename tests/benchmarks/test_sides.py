@@ -20,7 +20,7 @@ def counted(sides, monkeypatch, bank, answer, annotated=None):
     """The counts for a scan with front (label 1) at 0-9 and back (label 2) at 10-19 along one axis."""
     truth = np.repeat([1, 2, 0], 10).reshape(1, 1, 30)
     monkeypatch.setattr(sides, "predict", lambda predictor, scan, queries: answer(queries.labels[0].tolist()))
-    predictor = SimpleNamespace(plan=SimpleNamespace(written_numbers=(1, 2), parts=((1,), (2,))))
+    predictor = SimpleNamespace(plan=SimpleNamespace(written_numbers=(1, 2), value_numbers=((1,), (2,))))
     scan = SimpleNamespace(truth=truth, annotated=annotated)
     return sides.count_swaps(predictor, bank, [scan], [(1, 2)])
 

@@ -9,8 +9,8 @@ import torch
 from plans.errors import UserError
 from textdiffseg.data.batch import batch_keys
 from textdiffseg.data.sampling import first_subset_iteration
-from textdiffseg.diffusion.losses import segmentation_loss
 from textdiffseg.folds.position import TrainingPosition
+from textdiffseg.losses import segmentation_loss
 from textdiffseg.networks.blocks import InstanceNorm
 from textdiffseg.networks.model import build_model
 from textdiffseg.overview import blank

@@ -75,11 +75,11 @@ def test_an_order_has_faults_exactly_if_a_round_trip_changes_regions(found, data
 
 def test_a_plan_has_the_parts_and_the_written_number_of_each_label(make_fingerprint):
     plan = planned(make_fingerprint, values=(4, 1, 2))
-    assert plan.parts == ((1, 2, 3), (2, 3), (3,))
+    assert plan.value_numbers == ((1, 2, 3), (2, 3), (3,))
     assert plan.written_numbers == (3, 1, 2)
     assert type(plan).model_validate_json(plan.model_dump_json()) == plan
     apart = planned(make_fingerprint, regions=None, values=(4, 1, 2))
-    assert apart.parts == ((1,), (2,), (3,))
+    assert apart.value_numbers == ((1,), (2,), (3,))
     assert apart.written_numbers == (1, 2, 3)
 
 

@@ -13,7 +13,8 @@ import pytest
 from plans.raw.dataset import read_dataset
 from textdiffseg.imaging.sources.files import read_labels, read_volume
 from textdiffseg.tasks import new as new_dataset
-from textdiffseg.tasks import new_cases, new_folder
+from textdiffseg.tasks.new import cases as new_cases
+from textdiffseg.tasks.new import folder as new_folder
 from textdiffseg_cli.new import main
 
 AFFINE = np.diag([2.0, 2.0, 3.0, 1.0])
@@ -131,7 +132,7 @@ def test_a_run_that_was_killed_goes_on_in_its_folder(new, made, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("textdiffseg.tasks.new.write_atomically", killed)
+        patch.setattr("textdiffseg.tasks.new.dataset.write_atomically", killed)
         assert new()[0] == 130
     assert new()[0] == 0
     assert [path.name for path in made.parent.iterdir()] == [made.name]

@@ -27,7 +27,7 @@ from textdiffseg.tasks import words as tasks_words
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.encoder import TextEncoder
 from textdiffseg.text.folder import encoder_folder
-from textdiffseg.text.places import stored_words
+from textdiffseg.text.stored import stored_words
 from textdiffseg_cli import plan_and_preprocess
 
 WORDS = ("text_bank.safetensors", "text_space.safetensors")

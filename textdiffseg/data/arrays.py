@@ -10,11 +10,13 @@ from types import EllipsisType
 import blosc2
 import numpy as np
 
+from plans.errors import UserError
 from textdiffseg.files import FileHash, write_atomically
 from textdiffseg.preprocessing.case import IGNORED
 
 ARRAYS = ("image", "labels", "original", "foreground")
 OF_REFERENCE = ("labels", "original")  # each further reference has its own, e.g. `labels_2`
+RUN_AGAIN = "Run tds_plan_and_preprocess again."
 CHUNK_VOXELS, BLOCK_VOXELS = 128, 32  # edge lengths; one read decompresses whole blocks
 
 
@@ -45,7 +47,7 @@ class CheckedArray:
 
     array: blosc2.NDArray
     fault_of: Callable[[np.ndarray], str | None]
-    refuse: Callable[[str | None], None]  # raises `UserError` for a fault; does nothing for None
+    where: str  # the folder and the case, in messages
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -60,8 +62,14 @@ class CheckedArray:
     def __getitem__(self, box: EllipsisType | tuple[slice, ...]) -> np.ndarray:
         """The values in a box, one slice per axis."""
         values: np.ndarray = self.array[box]
-        self.refuse(self.fault_of(values))
+        check(self.fault_of(values), self.where)
         return values
+
+
+def check(fault: str | None, where: str) -> None:
+    """Raise `UserError` if there is a fault of the stored case at `where`."""
+    if fault is not None:
+        raise UserError(f"{where} is damaged ({fault}). {RUN_AGAIN}")
 
 
 def open_array(path: Path) -> blosc2.NDArray:

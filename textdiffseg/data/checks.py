@@ -12,8 +12,8 @@ from plans.fields import READ_BY_PREPROCESSING
 from plans.layout import PreprocessedFolder
 from plans.plan import Plan
 from plans.planning.spacing import as_option
-from textdiffseg.data.arrays import array_path, arrays_of, of_reference
-from textdiffseg.data.store import RUN_AGAIN, StoredCase, open_array_of, open_case, read_record
+from textdiffseg.data.arrays import RUN_AGAIN, array_path, arrays_of, of_reference
+from textdiffseg.data.store import StoredCase, open_array_of, open_case, read_record
 from textdiffseg.files import hash_text
 from textdiffseg.progress import StepProgress
 from textdiffseg.resources import cores

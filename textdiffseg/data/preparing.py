@@ -22,7 +22,7 @@ from textdiffseg.preprocessing.case import preprocess_image, preprocess_labels
 from textdiffseg.preprocessing.fingerprinting import content_hash, joint_labels, read_case
 from textdiffseg.resources import free_memory
 
-METHOD = 4  # raised when preprocessing changes what it stores
+STORED_CASE_VERSION = 4  # raised when preprocessing changes what it stores
 
 
 def preprocess_dataset(
@@ -62,7 +62,7 @@ def preprocess_case(case: Case, plan: Plan, folder: Path) -> bool:
         hash=expected,
         settings=preprocessing_settings(plan),
         shape=transform.shape,
-        present=tuple(label for label, numbers in enumerate(plan.parts, 1) if in_map & set(numbers)),
+        present=tuple(label for label, numbers in enumerate(plan.value_numbers, 1) if in_map & set(numbers)),
         annotated=tuple(number for number, name in enumerate(names, 1) if name in case.annotation.annotated),
         absent=tuple(number for number, name in enumerate(names, 1) if name in case.annotation.absent),
         group=case.group,
@@ -110,5 +110,5 @@ def _bytes_of(case: CaseFingerprint, plan: Plan) -> float:
 def case_hash(case: Case, plan: Plan) -> str:
     """A hash of the case's files, group and annotation, and of the settings of preprocessing."""
     annotation = f"{case.group} {case.annotation.model_dump_json()}{case.lacking}"
-    text = f"{METHOD} {preprocessing_settings(plan)} {annotation} {content_hash((*case.images, *case.references))}"
-    return hash_text(text)
+    files = content_hash((*case.images, *case.references))
+    return hash_text(f"{STORED_CASE_VERSION} {preprocessing_settings(plan)} {annotation} {files}")

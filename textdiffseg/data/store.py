@@ -17,7 +17,7 @@ A case without its JSON record does not exist. The record holds the size and has
 once per process before the file is used.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import count
@@ -36,8 +36,10 @@ from plans.records import Fields, Record, Upgrades
 from textdiffseg.data.arrays import (
     ARRAYS,
     OF_REFERENCE,
+    RUN_AGAIN,
     CheckedArray,
     array_path,
+    check,
     image_fault,
     label_fault,
     of_reference,
@@ -53,7 +55,6 @@ from textdiffseg.preprocessing.case import TransformRecord
 STORE_VERSION: Final = 4
 MAX_LABELS = 32767  # of int16
 MAX_RECORDS = 10_000  # parsed records that a process keeps, a few kB each
-RUN_AGAIN = "Run tds_plan_and_preprocess again."
 
 LabelNumber = Annotated[int, Field(ge=1, le=MAX_LABELS)]
 
@@ -115,10 +116,10 @@ class StoredCase:
 
     def original_labels(self, reference: int = 0) -> np.ndarray:
         """The label map (D, H, W) of a reference on the file's own grid. `UserError` if it is damaged."""
-        refuse = _refuser(self.folder, self.record)
+        where = _where(self.folder, self.record)
         array = open_array_of(self.folder, self.record, of_reference("original", reference))
-        refuse(shape_fault("original", array.shape, self.record.transform.original_shape))
-        return CheckedArray(array, partial(label_fault, self.max_label), refuse)[...]
+        check(shape_fault("original", array.shape, self.record.transform.original_shape), where)
+        return CheckedArray(array, partial(label_fault, self.max_label), where)[...]
 
 
 def save_case(
@@ -167,22 +168,24 @@ def open_case(folder: Path, case: str, plan: Plan | None = None, references: Seq
         plan: limits the label numbers that may be read; None: no limit.
         references: the places of the references whose label maps are opened; None: all.
     """
-    cases, record = PreprocessedFolder(Path(folder)).cases, read_record(folder, case)
-    refuse = _refuser(cases, record)
-    image, foreground = (open_array_of(cases, record, name) for name in ("image", "foreground"))
+    cases = PreprocessedFolder(Path(folder)).cases
+    record = read_record(folder, case)
+    where = _where(cases, record)
+    image = open_array_of(cases, record, "image")
+    foreground = open_array_of(cases, record, "foreground")
     places = range(record.references) if references is None else references
     names = [of_reference("labels", place) for place in places]
     label_maps = {name: open_array_of(cases, record, name) for name in names}
-    refuse(shape_fault("image", image.shape, (image.shape[0], *record.shape)))
-    refuse(shape_fault("foreground", foreground.shape, (foreground.shape[0], 4)))
+    check(shape_fault("image", image.shape, (image.shape[0], *record.shape)), where)
+    check(shape_fault("foreground", foreground.shape, (foreground.shape[0], 4)), where)
     for name, array in label_maps.items():
-        refuse(shape_fault(name, array.shape, record.shape))
-    max_label = MAX_LABELS if plan is None else max(map(max, plan.parts))
+        check(shape_fault(name, array.shape, record.shape), where)
+    max_label = MAX_LABELS if plan is None else max(map(max, plan.value_numbers))
     fault_of = partial(label_fault, max_label)
     return StoredCase(
         record=record,
-        image=CheckedArray(image, image_fault, refuse),
-        references=tuple(CheckedArray(array, fault_of, refuse) for array in label_maps.values()),
+        image=CheckedArray(image, image_fault, where),
+        references=tuple(CheckedArray(array, fault_of, where) for array in label_maps.values()),
         foreground=foreground[...],
         folder=cases,
         max_label=max_label,
@@ -246,21 +249,16 @@ def open_array_of(cases: Path, record: CaseRecord, name: str) -> blosc2.NDArray:
     try:
         if name in record.files:
             fault = record.files[name].fault_of(path)
-            _refuser(cases, record)(f"{path.name}: {fault}" if fault else None)
+            check(f"{path.name}: {fault}" if fault else None, _where(cases, record))
         return open_array(path)
     except (OSError, RuntimeError, ValueError) as error:
-        raise UserError(f"{cases}: stored case {record.case} cannot be opened ({error}). {RUN_AGAIN}") from None
+        raise UserError(f"{_where(cases, record)} cannot be opened ({error}). {RUN_AGAIN}") from None
 
 
 def _record_path(cases: Path, case: str) -> Path:
     return cases / f"{case}.json"
 
 
-def _refuser(cases: Path, record: CaseRecord) -> Callable[[str | None], None]:
-    """A function that raises `UserError` if its argument is a fault of this case."""
-
-    def refuse(fault: str | None) -> None:
-        if fault:
-            raise UserError(f"{cases}: stored case {record.case} is damaged ({fault}). {RUN_AGAIN}")
-
-    return refuse
+def _where(cases: Path, record: CaseRecord) -> str:
+    """The case and its folder, in messages."""
+    return f"{cases}: stored case {record.case}"

@@ -1,1 +1,1 @@
-"""The equations of the diffusion process: noise schedule, DDIM sampling, losses."""
+"""The equations of the diffusion process: noise schedule, DDIM sampling, the loss of a latent."""

@@ -12,7 +12,7 @@ from plans.errors import UserError
 from plans.file_names import manifest_path
 from plans.names import normalise
 from plans.records import Record, read_json
-from textdiffseg.masks import replaced
+from textdiffseg.masks import with_values
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class ScoredLabels:
         """The prediction (D, H, W) in the reference's values. Labels that the reference lacks become background."""
         if self.values is None:
             return prediction
-        return replaced(prediction, self.values)
+        return with_values(prediction, self.values)
 
 
 class PredictedAlternative(Record):

@@ -61,7 +61,7 @@ def compare(first: Sequence[CaseScores], second: Sequence[CaseScores], against: 
     Raises:
         UserError: no case has a label that both sets have.
     """
-    ours, theirs = ({one.case: one for one in cases} for cases in (first, second))
+    ours, theirs = ({case.case: case for case in cases} for cases in (first, second))
     shared = sorted(ours.keys() & theirs.keys())
     names = dict.fromkeys(
         name for case in first if case.case in theirs for name in case.labels if name in theirs[case.case].labels
@@ -118,15 +118,15 @@ def _score_against(own: LabelScores, other: LabelScores, score: str) -> float | 
 
 def _means(labels: Sequence[Pairs]) -> Pairs:
     """The means of one case over its labels."""
-    scores = dict.fromkeys(score for one in labels for score in one)
-    pairs = {score: np.mean([one[score] for one in labels if score in one], axis=0) for score in scores}
+    scores = dict.fromkeys(score for label in labels for score in label)
+    pairs = {score: np.mean([label[score] for label in labels if score in label], axis=0) for score in scores}
     return {score: (float(first), float(second)) for score, (first, second) in pairs.items()}
 
 
 def _differences(cases: Sequence[Pairs]) -> dict[str, Difference]:
-    found = {*SCORES, *(score for one in cases for score in one)}
+    found = {*SCORES, *(score for case in cases for score in case)}
     return {
-        score: difference_of(np.array([one[score] for one in cases if score in one]).reshape(-1, 2))
+        score: difference_of(np.array([case[score] for case in cases if score in case]).reshape(-1, 2))
         for score in (*SCORES, *LESION_SCORES)
         if score in found
     }

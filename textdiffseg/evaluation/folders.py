@@ -198,7 +198,7 @@ def _score_files(task: Task, tolerance_mm: float, lesions: Collection[str]) -> C
         references = [np.where(one == annotation.ignore, -1, one.astype(np.int32)) for one in references]
     labels = {annotation.values[name]: name for name in task.scored.labels}
     score = partial(score_case, prediction, spacing=grid.geometry.spacing, labels=labels, tolerance_mm=tolerance_mm)
-    scores = mean_over_raters([score(one, case=task.case, lesions=lesions) for one in references])
+    scores = mean_over_raters([score(reference, case=task.case, lesions=lesions) for reference in references])
     return with_distances(scores, energy_distances(samples, references, labels, task.shares)) if several else scores
 
 

@@ -85,31 +85,31 @@ def mean_over_references(scores: Sequence[LesionScores]) -> LesionScores | None:
 
     Where prediction and reference have no lesion, Dice and F1 are 1.
     """
-    empty = [not (one.predicted or one.reference) for one in scores]
+    empty = [not (score.predicted or score.reference) for score in scores]
     if all(empty):
         return scores[0] if scores else None
     return LesionScores(
-        dice=mean_of_defined(1.0 if none else one.dice for none, one in zip(empty, scores, strict=True)),
-        precision=mean_of_defined(one.precision for one in scores),
-        recall=mean_of_defined(one.recall for one in scores),
-        f1=mean_of_defined(1.0 if none else one.f1 for none, one in zip(empty, scores, strict=True)),
-        predicted=float(np.mean([one.predicted for one in scores])),
-        reference=float(np.mean([one.reference for one in scores])),
-        matched=float(np.mean([one.matched for one in scores])),
+        dice=mean_of_defined(1.0 if none else score.dice for none, score in zip(empty, scores, strict=True)),
+        precision=mean_of_defined(score.precision for score in scores),
+        recall=mean_of_defined(score.recall for score in scores),
+        f1=mean_of_defined(1.0 if none else score.f1 for none, score in zip(empty, scores, strict=True)),
+        predicted=float(np.mean([score.predicted for score in scores])),
+        reference=float(np.mean([score.reference for score in scores])),
+        matched=float(np.mean([score.matched for score in scores])),
     )
 
 
 def mean_over_cases(scores: Iterable[LesionScores | None]) -> LesionScores | None:
     """The means of the scores, and the sums of the counts. None if lesions were not measured."""
-    known = [one for one in scores if one is not None]
+    known = [score for score in scores if score is not None]
     if not known:
         return None
     return LesionScores(
-        dice=mean_of_defined(one.dice for one in known),
-        precision=mean_of_defined(one.precision for one in known),
-        recall=mean_of_defined(one.recall for one in known),
-        f1=mean_of_defined(one.f1 for one in known),
-        predicted=sum(one.predicted for one in known),
-        reference=sum(one.reference for one in known),
-        matched=sum(one.matched for one in known),
+        dice=mean_of_defined(score.dice for score in known),
+        precision=mean_of_defined(score.precision for score in known),
+        recall=mean_of_defined(score.recall for score in known),
+        f1=mean_of_defined(score.f1 for score in known),
+        predicted=sum(score.predicted for score in known),
+        reference=sum(score.reference for score in known),
+        matched=sum(score.matched for score in known),
     )

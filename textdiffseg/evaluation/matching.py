@@ -60,7 +60,7 @@ def shares_of(pair: Pair, manifest: PredictedLabels) -> tuple[float, ...]:
     """
     if not manifest.alternatives:
         return tuple(1 / len(pair.alternatives) for _ in pair.alternatives)
-    shares = {one.file: one.share for one in manifest.alternatives}
+    shares = {alternative.file: alternative.share for alternative in manifest.alternatives}
     if {path.name for path in pair.alternatives} != {*shares}:
         raise UserError(
             f"{pair.prediction}: its manifest lists the alternatives {', '.join(shares)}, but the files are others. "

@@ -121,16 +121,17 @@ def score_case(
     for name, values in values_of.items():
         box = joint(boxes.get(value) for value in values for boxes in (boxes_predicted, boxes_reference)) or EMPTY_BOX
         known = reference[box] >= 0
-        predicted, expected = mask_of(prediction[box], values) & known, mask_of(reference[box], values)
-        score = _score_label(predicted, expected, spacing, tolerance_mm, millilitres, surfaces)
-        found = {"lesions": lesion_scores(predicted, expected)} if name in lesions else {}
+        predicted = mask_of(prediction[box], values) & known
+        reference_mask = mask_of(reference[box], values)
+        score = _score_label(predicted, reference_mask, spacing, tolerance_mm, millilitres, surfaces)
+        found = {"lesions": lesion_scores(predicted, reference_mask)} if name in lesions else {}
         scores[name] = score.model_copy(update=found)
     return CaseScores(case=case, labels=scores)
 
 
 def _score_label(
     predicted: np.ndarray,
-    expected: np.ndarray,
+    reference_mask: np.ndarray,
     spacing: Millimetres,
     tolerance_mm: float,
     millilitres: float,
@@ -138,17 +139,17 @@ def _score_label(
 ) -> LabelScores:
     volumes = {
         "volume_ml": np.count_nonzero(predicted) * millilitres,
-        "reference_ml": np.count_nonzero(expected) * millilitres,
+        "reference_ml": np.count_nonzero(reference_mask) * millilitres,
     }
-    if not predicted.any() and not expected.any():
+    if not predicted.any() and not reference_mask.any():
         return LabelScores(dice=None, nsd=None, hd95=None, note=BOTH_EMPTY, **volumes)
-    if not predicted.any() or not expected.any():
+    if not predicted.any() or not reference_mask.any():
         note = REFERENCE_EMPTY if predicted.any() else PREDICTION_EMPTY
         return LabelScores(dice=0.0, nsd=0.0 if surfaces else None, hd95=None, note=note, **volumes)
-    overlap = dice(predicted, expected)
+    overlap = dice(predicted, reference_mask)
     if not surfaces:
         return LabelScores(dice=overlap, nsd=None, hd95=None, **volumes)
-    nsd, hd95 = surface_scores(predicted, expected, spacing, tolerance_mm)
+    nsd, hd95 = surface_scores(predicted, reference_mask, spacing, tolerance_mm)
     return LabelScores(dice=overlap, nsd=nsd, hd95=hd95, **volumes)
 
 

@@ -34,36 +34,36 @@ def mean_over_raters(scores: Sequence[CaseScores]) -> CaseScores:
         return scores[0]
     names = scores[0].labels
     return CaseScores(
-        case=scores[0].case, labels={name: _mean_of([one.labels[name] for one in scores]) for name in names}
+        case=scores[0].case, labels={name: _mean_of([score.labels[name] for score in scores]) for name in names}
     )
 
 
 def _mean_of(scores: Sequence[LabelScores]) -> LabelScores:
     """The mean scores of one label. A label that no mask contains has no score."""
-    empty = [one.note == BOTH_EMPTY for one in scores]
+    empty = [score.note == BOTH_EMPTY for score in scores]
     if all(empty):
         return scores[0].model_copy(update={"rater_dice": (None,) * len(scores)})
-    dice = tuple(1.0 if both else one.dice for both, one in zip(empty, scores, strict=True))
-    measured = any(one.nsd is not None for one in scores)
-    nsd = [1.0 if both and measured else one.nsd for both, one in zip(empty, scores, strict=True)]
+    dice = tuple(1.0 if both else score.dice for both, score in zip(empty, scores, strict=True))
+    measured = any(score.nsd is not None for score in scores)
+    nsd = [1.0 if both and measured else score.nsd for both, score in zip(empty, scores, strict=True)]
     return LabelScores(
         dice=mean_of_defined(dice),
         nsd=mean_of_defined(nsd),
-        hd95=mean_of_defined(one.hd95 for one in scores),
-        volume_ml=float(np.mean([one.volume_ml for one in scores])),
-        reference_ml=float(np.mean([one.reference_ml for one in scores])),
+        hd95=mean_of_defined(score.hd95 for score in scores),
+        volume_ml=float(np.mean([score.volume_ml for score in scores])),
+        reference_ml=float(np.mean([score.reference_ml for score in scores])),
         note=_note_of(scores),
         rater_dice=dice,
         best_dice=max(value for value in dice if value is not None),
-        lesions=mean_over_references([one.lesions for one in scores if one.lesions is not None]),
+        lesions=mean_over_references([score.lesions for score in scores if score.lesions is not None]),
     )
 
 
 def _note_of(scores: Sequence[LabelScores]) -> str:
-    notes = {one.note for one in scores}
+    notes = {score.note for score in scores}
     if len(notes) == 1:
         return notes.pop()
-    absent = sum(one.reference_ml == 0 for one in scores)
+    absent = sum(score.reference_ml == 0 for score in scores)
     return f"absent from {absent} of {len(scores)} references" if absent else ""
 
 
@@ -90,17 +90,17 @@ def energy_distances(
         labels: value in the arrays -> label name. A label that overlaps with others has several values.
         shares: of the samples, with sum 1; None: all are equal.
     """
-    ignored = np.logical_or.reduce([one < 0 for one in references])
+    ignored = np.logical_or.reduce([reference < 0 for reference in references])
     maps = [*samples, *references]
     if ignored.any():
-        maps = [np.where(ignored, 0, one) for one in maps]
+        maps = [np.where(ignored, 0, label_map) for label_map in maps]
     weights = np.full(len(samples), 1 / len(samples)) if shares is None else np.asarray(shares)
-    boxes = [boxes_of(one, {value for key in labels for value in _values(key)}) for one in maps]
+    boxes = [boxes_of(label_map, {value for key in labels for value in _values(key)}) for label_map in maps]
     found = {}
     for key, name in labels.items():
-        box = joint(one.get(value) for one in boxes for value in _values(key))
+        box = joint(of_map.get(value) for of_map in boxes for value in _values(key))
         if box is not None:
-            counts = intersections([one[box] for one in maps], _values(key))
+            counts = intersections([label_map[box] for label_map in maps], _values(key))
             found[name] = energy_distance(1 - iou_of(counts), weights)
     return found
 

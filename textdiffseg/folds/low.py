@@ -11,7 +11,7 @@ from textdiffseg.folds.ensemble import Ensemble, load_ensemble
 from textdiffseg.folds.find import folds_with_checkpoint, is_fold
 from textdiffseg.folds.state import found_shares, train_command
 
-LEAST_FOUND = 0.95  # of the validation cases with a label; a guide that finds fewer would hide structures
+MIN_FOUND_SHARE = 0.95  # of the validation cases with a label; a guide that finds fewer would hide structures
 
 
 def load_low(
@@ -60,11 +60,11 @@ def why_no_guide(low: Ensemble) -> str | None:
         least |= {label: min(share, least.get(label, 1.0)) for label, share in shares.items()}
     if unseen := [label.name for label in low.plan.labels if label.name not in least]:
         return f"no validation case holds {listed(unseen)}, so it is not known whether it finds them"
-    poor = {label: share for label, share in least.items() if share < LEAST_FOUND}
+    poor = {label: share for label, share in least.items() if share < MIN_FOUND_SHARE}
     if not poor:
         return None
     listing = ", ".join(f"{label} in {share:.0%}" for label, share in poor.items())
-    return f"in validation it found {listing} of the cases (at least {LEAST_FOUND:.0%} are needed). Train it longer"
+    return f"in validation it found {listing} of the cases (at least {MIN_FOUND_SHARE:.0%} are needed). Train it longer"
 
 
 def _channels(model: Ensemble) -> list[tuple[str, bool]]:

@@ -217,7 +217,9 @@ def _refuse_unreadable(model: Path, manifest: Package, package: Path) -> None:
         chosen_folds(model, None, "best")
         for fold in folds:
             check_together([fold], "best")
-            read_sampling(fold), read_calibration(fold), read_postprocessing(fold, "best")
+            read_sampling(fold)  # these raise if a record cannot be read
+            read_calibration(fold)
+            read_postprocessing(fold, "best")
             if fold.summary.is_file():
                 Summary.read(fold.summary)
     except UserError as error:

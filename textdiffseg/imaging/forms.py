@@ -85,7 +85,7 @@ class NiftiForms(Record):
         header["xyzt_units"] = self.units
 
 
-def place(
+def affine_of_header(
     header: "Nifti1Header", shape: tuple[int, int, int], source: str
 ) -> tuple[np.ndarray, NiftiForms, tuple[str, ...]]:
     """The affine of a header, its forms, and notes for the user.
@@ -100,8 +100,10 @@ def place(
     Raises:
         UserError: the header does not place the scan.
     """
-    sform, qform, pixdim = _sform(header), _qform(header), np.array(header["pixdim"][1:4], dtype=float)
-    codes, notes = (int(header["sform_code"]), int(header["qform_code"])), []
+    sform, qform = _sform(header), _qform(header)
+    pixdim = np.array(header["pixdim"][1:4], dtype=float)
+    codes = (int(header["sform_code"]), int(header["qform_code"]))
+    notes = []
     if sform is not None:
         chosen = sform
         if qform is not None and _apart(sform, qform, shape) > _MAX_DISTANCE_VOXELS:

@@ -12,6 +12,7 @@ import numpy as np
 
 from textdiffseg.extras import require
 from textdiffseg.imaging.boxes import Box, bounds
+from textdiffseg.imaging.drawing import PLANES, letters, limit, outline, pixel_aspect, plane
 from textdiffseg.imaging.volume import Volume, to_canonical
 from textdiffseg.pictures import add_legend, label_colour, save_figure, shorten, write_plainly
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Canonical axis that is cut (superior, posterior, left) -> name, and the letters at the left, right, top and bottom.
-PLANES = {0: ("axial", "RLAP"), 1: ("coronal", "RLSI"), 2: ("sagittal", "APSI")}
 HEIGHT, MIN_WIDTH, MAX_WIDTH = 5.0, 8.0, 18.0  # inches
 MAX_NAMES = 32  # in the legend
 # Windows of Hounsfield units. Lung and bone are for labelled tissue below MAX_LUNG_HU or above MIN_BONE_HU.
@@ -59,10 +58,10 @@ def draw_planes(
     width = float(np.clip(HEIGHT * sum(widths) / max(heights), MIN_WIDTH, MAX_WIDTH))
     figure = Figure(figsize=(width, HEIGHT + 1.0), facecolor="black", layout="constrained")
     panels = figure.subplots(1, 3, width_ratios=widths)
-    for axes, axis, place in zip(panels, PLANES, middle(masks), strict=True):
-        across = tuple(slice(place, place + 1) if one == axis else edge for one, edge in enumerate(box))
-        _draw_plane(axes, axis, image[across], masks[across], list(names), shown, spacing)
-        name = f"{PLANES[axis][0]}, slice {place + 1} of {image.shape[axis]}"
+    for axes, axis, position in zip(panels, PLANES, middle(masks), strict=True):
+        grey, cut = (plane(array, box, axis, position) for array in (image, masks))
+        _draw_plane(axes, axis, grey, cut, list(names), shown, pixel_aspect(spacing, axis))
+        name = f"{PLANES[axis][0]}, slice {position + 1} of {image.shape[axis]}"
         axes.set_title(name, color="white", fontsize=9)
     write_plainly(figure.suptitle("", color="white"), shorten(title))
     _add_names(figure, masks, names, float(np.prod(spacing)) / 1000)
@@ -101,31 +100,22 @@ def shown_box(image: np.ndarray, labelled: np.ndarray, air: float) -> Box:
 def _draw_plane(
     axes: "Axes",
     axis: int,
-    image: np.ndarray,
-    masks: np.ndarray,
+    grey: np.ndarray,
+    labels: np.ndarray,
     values: list[int],
     shown: tuple[float, float],
-    spacing: tuple[float, float, float],
+    aspect: float,
 ) -> None:
-    rows, columns = (one for one in range(3) if one != axis)
-    slices = (array.squeeze(axis) for array in (image, masks))
-    grey, labels = (np.flip(one, 0) if rows == 0 else one for one in slices)  # superior is up
-    aspect = spacing[rows] / spacing[columns]
     axes.imshow(grey, cmap="gray", vmin=shown[0], vmax=shown[1], aspect=aspect, interpolation="bilinear")
     overlay = np.zeros((*labels.shape, 4))
     for position, value in enumerate(values):
         mask = labels == value
         overlay[mask] = (*label_colour(position), 0.35)
-        if mask.any():
-            padded = np.pad(mask.astype(float), 1)  # so a mask at the border has an outline there
-            x, y = (np.arange(-1, size + 1) for size in (mask.shape[1], mask.shape[0]))
-            axes.contour(x, y, padded, [0.5], colors=[label_colour(position)], linewidths=1.0)
+        outline(axes, mask, colors=[label_colour(position)], linewidths=1.0)
     axes.imshow(overlay, aspect=aspect, interpolation="nearest")
-    axes.set_xlim(-0.5, labels.shape[1] - 0.5)
-    axes.set_ylim(labels.shape[0] - 0.5, -0.5)
+    limit(axes, labels)
     axes.set_axis_off()
-    for letter, (x_at, y_at) in zip(PLANES[axis][1], ((0.02, 0.5), (0.98, 0.5), (0.5, 0.97), (0.5, 0.03)), strict=True):
-        axes.text(x_at, y_at, letter, color="yellow", ha="center", va="center", transform=axes.transAxes)
+    letters(axes, axis, color="yellow")
 
 
 def _add_names(figure: "Figure", masks: np.ndarray, names: Mapping[int, str], millilitres: float) -> None:

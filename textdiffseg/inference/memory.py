@@ -1,6 +1,6 @@
 """An estimate of the host memory to predict a scan. A scan that does not fit is refused.
 
-Before a scan is read, its crop is not known. What a crop leaves at least must then fit (`LEAST_CROPPED`). After it is
+Before a scan is read, its crop is not known. What a crop leaves at least must then fit (`MIN_CROPPED`). After it is
 read, the crop is known, and the estimate is checked again before the scan is resampled.
 """
 
@@ -36,7 +36,7 @@ from textdiffseg.resources import free_memory, own_memory
 
 # The share of each axis that a crop leaves at least: the body fills 43% of a CT's volume or more, .75^3. A crop to
 # nonzero voxels may leave less, as in images of a head without its skull.
-LEAST_CROPPED: dict[Crop, float] = {"none": 1.0, "body": 0.75, "nonzero": 0.5}
+MIN_CROPPED: dict[Crop, float] = {"none": 1.0, "body": 0.75, "nonzero": 0.5}
 UNCERTAINTY_MAPS = 3
 SCANS_AHEAD = 2  # on a GPU, beside the one that is segmented: one waits, one is written (`textdiffseg.ahead`)
 
@@ -179,12 +179,12 @@ def refuse_too_large(
     """Raise `UserError` if a scan with this header needs more memory than there is. None: the header is not known.
 
     What this process holds already, e.g. the models, counts as free: the estimate includes it. Before a scan is read
-    (`shape` is None), a crop is taken to leave `LEAST_CROPPED`, so that a scan that fits is not refused.
+    (`shape` is None), a crop is taken to leave `MIN_CROPPED`, so that a scan that fits is not refused.
     """
     whole = None if geometry is None else shape_on_plan(geometry, prepared.plan)
     if geometry is None or whole is None:
         return
-    shape = shape or triple(max(1, int(LEAST_CROPPED[prepared.plan.crop] * size)) for size in whole)
+    shape = shape or triple(max(1, int(MIN_CROPPED[prepared.plan.crop] * size)) for size in whole)
     need = scan_ram_gb(prepared, geometry, shape, kept)
     free = (free_memory() + own_memory()) / GB
     if need is None or need <= free:

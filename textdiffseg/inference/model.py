@@ -15,7 +15,7 @@ import numpy as np
 from plans.errors import UserError
 from plans.layout import Checkpoint
 from plans.plan import Plan
-from plans.raw.prompts import read_answers
+from plans.raw.prompts import read_prompt_file
 from textdiffseg.arguments import check_choice, path_of, several
 from textdiffseg.folds.calibration import applied_calibration
 from textdiffseg.folds.ensemble import Ensemble, load_ensemble, names_of_folds
@@ -142,7 +142,7 @@ class Model:
         if options.answers is None:
             selection = select_labels(plan, bank, options.prompts, options.force, options.text_encoder)
         else:
-            answers = read_answers(Path(options.answers))
+            answers = read_prompt_file(Path(options.answers))
             selection = select_answers(plan, bank, answers, options.force, options.text_encoder)
         settings = mask_settings(
             plan,

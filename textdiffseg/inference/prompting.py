@@ -15,7 +15,7 @@ from plans.errors import UserError, is_printable, listed
 from plans.file_names import BUNDLED
 from plans.names import normalise
 from plans.plan import Plan
-from plans.raw.prompts import Answers
+from plans.raw.prompts import PromptFile
 from textdiffseg.queries import Queries
 from textdiffseg.readout import readout_of
 from textdiffseg.text.bank import TextBank
@@ -52,7 +52,7 @@ def slots_of_all(plan: Plan, numbers: Sequence[int]) -> list[list[int]]:
     `numbers`: the label number of each slot. A forced prompt has one above the label numbers, and only its own slot.
     """
     written = dict(enumerate(plan.written_numbers, start=1))
-    values = dict(enumerate(map(set, plan.parts), start=1))
+    values = dict(enumerate(map(set, plan.value_numbers), start=1))
     members = []
     for slot, number in enumerate(numbers, start=1):
         own = values.get(number, set())
@@ -87,7 +87,7 @@ def select_labels(
 
 
 def select_answers(
-    plan: Plan, bank: TextBank, answers: Answers, force: bool = False, text_encoder: str | None = None
+    plan: Plan, bank: TextBank, answers: PromptFile, force: bool = False, text_encoder: str | None = None
 ) -> Selection:
     """The selection of a file's phrases, with the file's names and values. `UserError` as for `select_labels`.
 

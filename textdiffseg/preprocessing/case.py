@@ -26,7 +26,7 @@ from textdiffseg.imaging.forms import NiftiForms
 from textdiffseg.imaging.normalise import limits, nonzero_mask, normalise
 from textdiffseg.imaging.resample import SPLINE_MARGIN, Products, apply_matrices, resample, resample_labels
 from textdiffseg.imaging.volume import Geometry, Orientation, Volume, to_canonical
-from textdiffseg.masks import replaced
+from textdiffseg.masks import with_values
 from textdiffseg.preprocessing.crop import crop_box, with_margin
 
 IGNORED = -1  # label number of ignored voxels; losses and scores leave them out
@@ -225,7 +225,7 @@ def number_labels(array: np.ndarray, numbers_of: Mapping[int, int]) -> tuple[np.
 
     numbers_of: value in the file -> label number 1..N, or `IGNORED`. The value 0 is background.
     """
-    numbers = replaced(array, {0: 0} | dict(numbers_of), _UNKNOWN, np.int16)
+    numbers = with_values(array, {0: 0} | dict(numbers_of), _UNKNOWN, np.int16)
     unknown = np.unique(array[numbers == _UNKNOWN])
     return numbers, tuple(int(value) for value in unknown)
 

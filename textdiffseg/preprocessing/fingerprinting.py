@@ -29,7 +29,7 @@ from textdiffseg.preprocessing.case import IGNORED, number_labels
 from textdiffseg.preprocessing.crop import crop_box, with_labels
 from textdiffseg.preprocessing.structures import measure_labels
 
-METHOD = 7  # increased when the meaning of a fingerprint changes
+FINGERPRINT_VERSION = 7  # increased when the meaning of a fingerprint changes
 SAMPLES, CT_SAMPLES = 500, 2000  # foreground voxels per case and channel; CT needs more for its percentiles
 
 Read = TypeVar("Read")
@@ -186,7 +186,7 @@ def content_hash(paths: Sequence[Path]) -> str:
 def fingerprint_hash(case: Case, labels: Sequence[LabelPlan], channels: Sequence[str]) -> str:
     """A hash of everything that a case's fingerprint depends on: its files, the labels and the channels."""
     names, files = [label.name for label in labels], content_hash((*case.images, *case.references))
-    text = f"{METHOD} {names} {case.annotation.model_dump_json()} {list(channels)} {files}{case.lacking}"
+    text = f"{FINGERPRINT_VERSION} {names} {case.annotation.model_dump_json()} {list(channels)} {files}{case.lacking}"
     return hash_text(text)
 
 

@@ -12,7 +12,7 @@ CHOSEN = ("Worst case", "Median case", "Best case")
 def by_dice(cases: Sequence[CaseScores]) -> list[CaseScores]:
     """The cases with a mean Dice, the lowest first."""
     scored = [(case.mean_dice, case.case, case) for case in cases if case.mean_dice is not None]
-    return [case for *_, case in sorted(scored, key=lambda one: one[:2])]
+    return [case for *_, case in sorted(scored, key=lambda scored_case: scored_case[:2])]
 
 
 def chosen(cases: Sequence[CaseScores]) -> dict[str, CaseScores]:

@@ -86,7 +86,7 @@ def swatch(colour: Colour) -> Html:
 
 def in_bytes(colour: Colour) -> list[int]:
     """Red, green and blue from 0 to 255."""
-    return [round(255 * one) for one in colour]
+    return [round(255 * share) for share in colour]
 
 
 def resource(name: str) -> Html:
@@ -102,8 +102,8 @@ def is_page(path: Path) -> bool:
 
 def page(title: str, subtitle: str, sections: Sequence[Section], scripts: str = Html("")) -> str:
     """The whole document."""
-    links = (element("a", one.title, href=f"#{one.anchor}") for one in sections)
-    bodies = (element("section", element("h2", one.title), one.body, id=one.anchor) for one in sections)
+    links = (element("a", section.title, href=f"#{section.anchor}") for section in sections)
+    bodies = (element("section", element("h2", section.title), section.body, id=section.anchor) for section in sections)
     head = (
         Html('<meta charset="utf-8">'),
         Html(f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'),

@@ -86,8 +86,8 @@ def read_presets(folder: Path) -> tuple[dict[str, PresetResults], dict[str, User
                 found[path.name] = preset
         except UserError as error:
             faults[path.name] = error
-    ordered = sorted(found.values(), key=lambda one: (PRESETS.index(one.plan.preset), one.name))
-    return {one.name: one for one in ordered}, faults
+    ordered = sorted(found.values(), key=lambda preset: (PRESETS.index(preset.plan.preset), preset.name))
+    return {preset.name: preset for preset in ordered}, faults
 
 
 def _read_fold(fold: FoldFolder) -> FoldResults:

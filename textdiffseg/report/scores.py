@@ -104,8 +104,8 @@ def volumes(cases: Sequence[CaseScores], names: Sequence[str]) -> Html:
     """
     pairs: dict[str, np.ndarray] = {}
     for name in names:
-        both = [one for one in of_label(cases, name) if one.reference_ml and one.volume_ml]
-        pairs[name] = np.array([(one.reference_ml, one.volume_ml) for one in both])
+        both = [score for score in of_label(cases, name) if score.reference_ml and score.volume_ml]
+        pairs[name] = np.array([(score.reference_ml, score.volume_ml) for score in both])
     found = [(position, name) for position, name in enumerate(pairs) if len(pairs[name])]
     if not found:
         return Html("")

@@ -27,7 +27,7 @@ class SegmentedScan:
     @property
     def is_empty(self) -> bool:
         """Whether no label was found."""
-        return not any(one.volume_ml for one in self.volumes)
+        return not any(volume.volume_ml for volume in self.volumes)
 
     @property
     def order(self) -> tuple[float, str]:
@@ -71,15 +71,16 @@ def check_section(scans: Sequence[SegmentedScan]) -> Section:
 
 def volumes_section(scans: Sequence[SegmentedScan]) -> Section:
     """The section on volumes. `scans` are in the order of the check."""
-    names = list(dict.fromkeys(one.label for scan in scans for one in scan.volumes))
+    names = list(dict.fromkeys(volume.label for scan in scans for volume in scan.volumes))
     rows = []
     for scan in scans:
         expected = {} if scan.expected is None else scan.expected.labels
-        for one in scan.volumes:
-            interval = (
-                UNDEFINED if one.low_ml is None or one.high_ml is None else f"{one.low_ml:.2f} to {one.high_ml:.2f}"
-            )
-            rows.append((scan.name, one.label, f"{one.volume_ml:.2f}", interval, number(expected.get(one.label), 2)))
+        for volume in scan.volumes:
+            interval = UNDEFINED
+            if volume.low_ml is not None and volume.high_ml is not None:
+                interval = f"{volume.low_ml:.2f} to {volume.high_ml:.2f}"
+            dice = number(expected.get(volume.label), 2)
+            rows.append((scan.name, volume.label, f"{volume.volume_ml:.2f}", interval, dice))
     head = ("scan", "label", "volume (ml)", "90% interval (ml)", "expected Dice")
     caption = (
         "Each dot is a scan, in the order of the list above; the line is the 90% interval of its volume. A long line "
@@ -93,9 +94,11 @@ def _plot(scans: Sequence[SegmentedScan], names: Sequence[str]) -> Html:
     """One small plot per label: volumes and intervals of all scans."""
     found: dict[str, list[tuple[float, ...]]] = {name: [] for name in names}
     for place, scan in enumerate(scans):
-        for one in scan.volumes:
-            interval = (np.nan, np.nan) if one.low_ml is None or one.high_ml is None else (one.low_ml, one.high_ml)
-            found[one.label].append((place, one.volume_ml, *interval))
+        for volume in scan.volumes:
+            interval = (np.nan, np.nan)
+            if volume.low_ml is not None and volume.high_ml is not None:
+                interval = (volume.low_ml, volume.high_ml)
+            found[volume.label].append((place, volume.volume_ml, *interval))
     rows = -(-len(names) // COLUMNS)
     drawn = new_figure(10, 2.1 * rows + 0.3)
     panels = drawn.subplots(rows, COLUMNS, squeeze=False).ravel()

@@ -92,7 +92,7 @@ def validation_case(
     values, places = np.unique(predicted, return_inverse=True)
     known = np.array([numbers.get(int(value), 0) for value in values])
     hounsfield = scan is not None and plan.channels[0].scheme == "ct"
-    parts = dict(zip((label.name for label in plan.labels), plan.parts, strict=True))
+    parts = dict(zip((label.name for label in plan.labels), plan.value_numbers, strict=True))
     masks = known[places.reshape(predicted.shape)]
     entropy = read_entropy(fold, case, transform.shape)
     doubt = None if entropy is None else restore_map(entropy, transform)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from plans.planning.rules import numbers
+from plans.planning.rules import sizes_text
 from textdiffseg.folds.postprocessing import listing_of
 from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.inference.memory import Kept, scan_ram_gb
@@ -53,11 +53,11 @@ def _report_resolution(prepared: PreparedModel, report: Report) -> None:
     """Report the use of low resolution, alone or as a guide."""
     plan, guide = prepared.plan, prepared.guide
     if plan.resolution == "low":
-        report(f"Low resolution alone ({numbers(plan.spacing)} mm): full resolution is not computed.")
+        report(f"Low resolution alone ({sizes_text(plan.spacing)} mm): full resolution is not computed.")
     if guide is not None:
-        margin = numbers(tuple(MARGIN * step for step in guide.plan.spacing))
+        margin = sizes_text(tuple(MARGIN * step for step in guide.plan.spacing))
         report(
-            f"Guide: low resolution ({numbers(guide.plan.spacing)} mm). Full resolution is computed where it finds "
+            f"Guide: low resolution ({sizes_text(guide.plan.spacing)} mm). Full resolution is computed where it finds "
             f"something, with a margin of {margin} mm. To compute it everywhere: --no-guide."
         )
 

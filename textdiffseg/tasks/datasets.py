@@ -55,18 +55,19 @@ class Words:
                 report(f"Wrote the phrasings of each label to {place}. Add synonyms there, and run this command again.")
 
 
-def joined(parts: Sequence[Dataset], root: Path, report: Report) -> tuple[Dataset, Words]:
+def joined(datasets: Sequence[Dataset], root: Path, report: Report) -> tuple[Dataset, Words]:
     """The data set, or the combination of several, and its prompts. `report` receives the values of outputs."""
-    if len(parts) == 1:
-        return parts[0], words_of(parts[0], root)
-    dataset = combine(parts, tree(root, "preprocessed") / combined_name(parts))
-    words = [words_of(part, root) for part in parts]
-    prompts = combine_prompts(parts, [one.prompts for one in words])
-    values = ", ".join(f"{label.value} {label.name}" for label in dataset.labels)
-    why = "as in the data sets" if keeps_values(dataset) else "numbered from 1, as two labels share a value"
-    report(f"Trained together: {', '.join(f'{part.name} ({len(part.cases)} cases)' for part in parts)}.")
+    if len(datasets) == 1:
+        return datasets[0], words_of(datasets[0], root)
+    joint = combine(datasets, tree(root, "preprocessed") / combined_name(datasets))
+    words = [words_of(dataset, root) for dataset in datasets]
+    prompts = combine_prompts(datasets, [words_of_one.prompts for words_of_one in words])
+    values = ", ".join(f"{label.value} {label.name}" for label in joint.labels)
+    why = "as in the data sets" if keeps_values(joint) else "numbered from 1, as two labels share a value"
+    members = ", ".join(f"{dataset.name} ({len(dataset.cases)} cases)" for dataset in datasets)
+    report(f"Trained together: {members}.")
     report(f"Label values of the output, {why}: {values}.")
-    return dataset, Words(prompts, tuple(file for one in words for file in one.unwritten))
+    return joint, Words(prompts, tuple(file for words_of_one in words for file in words_of_one.unwritten))
 
 
 def words_of(dataset: Dataset, root: Path) -> Words:
@@ -103,25 +104,28 @@ def _write(path: Path, elsewhere: Path, prompts: Prompts) -> Path:
     return path
 
 
-def splits_of(dataset: Dataset, parts: Sequence[Dataset], folder: PreprocessedFolder, report: Report) -> Splits:
+def splits_of(joint: Dataset, datasets: Sequence[Dataset], folder: PreprocessedFolder, report: Report) -> Splits:
     """The folds: existing ones, else those of nnU-Net's file, else those of the combined data sets, else new ones.
 
     Folds that were drawn for other cases are drawn again, with a line to `report`. Raises `UserError` if a user's
     folds are of other cases, or if existing folds split a group.
     """
-    cases, groups = [case.id for case in dataset.cases], {case.id: case.group for case in dataset.cases}
+    cases = [case.id for case in joint.cases]
+    groups = {case.id: case.group for case in joint.cases}
     outdated = folder.splits.is_file() and drawn_for_others(folder.splits, cases, groups)
     if outdated:
         report(f"{folder.splits}: the cases have changed, so there are new folds. Trained folds have other cases.")
-    of_user = folder.nnunet_splits, RawFolder(dataset.folder).nnunet_splits
+    of_user = folder.nnunet_splits, RawFolder(joint.folder).nnunet_splits
     for path in of_user if outdated else (folder.splits, *of_user):
         if path.is_file():
             splits = read_splits(path, cases)
             refuse_parted_groups(splits, groups, path)
             return splits
-    if len(parts) > 1:
-        siblings = [PreprocessedFolder(folder.path.parent / part.name) for part in in_order(parts)]
-        own = [splits_of(part, [part], one, report) for part, one in zip(in_order(parts), siblings, strict=True)]
-        new_ids = [{before: case.id for before, case in part.items()} for part in cases_of(parts)]
+    if len(datasets) > 1:
+        own = []
+        for dataset in in_order(datasets):
+            sibling = PreprocessedFolder(folder.path.parent / dataset.name)
+            own.append(splits_of(dataset, [dataset], sibling, report))
+        new_ids = [{before: case.id for before, case in renamed.items()} for renamed in cases_of(datasets)]
         return join_splits(list(zip(own, new_ids, strict=True)))
     return make_splits(cases, groups)

@@ -19,7 +19,7 @@ from textdiffseg.extras import EXTRAS, advice, missing_modules
 from textdiffseg.resources import cores, free_memory
 
 GB = 1e9
-LEAST_GPU_GB, LEAST_RAM_GB, LEAST_DISK_GB, LEAST_SHARED_GB = 8, 8, 20, 1
+MIN_GPU_GB, MIN_RAM_GB, MIN_DISK_GB, MIN_SHARED_GB = 8, 8, 20, 1
 SHARED_MEMORY = Path("/dev/shm")
 State = Literal["good", "note", "bad"]  # bad: something will not work
 
@@ -97,15 +97,15 @@ def _gpu() -> Iterator[Finding]:
             yield Finding(f"GPU {index}", "bad", f"cannot be used ({reason})", "See nvidia-smi, or use --device cpu.")
             continue
         found = f"{torch.cuda.get_device_name(index)}, {free / GB:.1f} of {total / GB:.1f} GB free"
-        advice = f"Less than {LEAST_GPU_GB} GB are free. Stop other programs, or plan with --memory-gb."
-        yield _room(f"GPU {index}", free, LEAST_GPU_GB, found, advice)
+        advice = f"Less than {MIN_GPU_GB} GB are free. Stop other programs, or plan with --memory-gb."
+        yield _room(f"GPU {index}", free, MIN_GPU_GB, found, advice)
 
 
 def _cores_and_memory() -> Iterator[Finding]:
     yield Finding("CPU cores", "good", f"{cores()} of {os.cpu_count() or 1} may be used")
     free = free_memory()
-    advice = f"Whole-body scans need up to {LEAST_RAM_GB} GB. Stop other programs, or give the container more."
-    yield _room("memory", free, LEAST_RAM_GB, f"{free / GB:.1f} GB free", advice)
+    advice = f"Whole-body scans need up to {MIN_RAM_GB} GB. Stop other programs, or give the container more."
+    yield _room("memory", free, MIN_RAM_GB, f"{free / GB:.1f} GB free", advice)
 
 
 def _disk(root: Path) -> Iterator[Finding]:
@@ -122,7 +122,7 @@ def _disk(root: Path) -> Iterator[Finding]:
     yield Finding("write access", "good", f"{place} can be written")
     free = shutil.disk_usage(place).free
     advice = "Stored cases take about as much space as compressed scans. The plan prints how much."
-    yield _room("disk", free, LEAST_DISK_GB, f"{free / GB:.0f} GB free at {place}", advice)
+    yield _room("disk", free, MIN_DISK_GB, f"{free / GB:.0f} GB free at {place}", advice)
 
 
 def _shared_memory() -> Iterator[Finding]:
@@ -130,7 +130,7 @@ def _shared_memory() -> Iterator[Finding]:
         return
     free = shutil.disk_usage(SHARED_MEMORY).free
     advice = "Few processes can load batches. A container gets more with --ipc=host or --shm-size."
-    yield _room("shared memory", free, LEAST_SHARED_GB, f"{free / GB:.2f} GB free in {SHARED_MEMORY}", advice)
+    yield _room("shared memory", free, MIN_SHARED_GB, f"{free / GB:.2f} GB free in {SHARED_MEMORY}", advice)
 
 
 def _room(name: str, free: float, least_gb: float, found: str, advice: str) -> Finding:

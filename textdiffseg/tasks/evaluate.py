@@ -1,7 +1,7 @@
 """Scores of predictions against references."""
 
 from collections.abc import Collection
-from functools import partial as with_options
+from dataclasses import dataclass
 from pathlib import Path
 
 from plans.errors import UserError, printable
@@ -16,6 +16,31 @@ from textdiffseg.extras import require
 from textdiffseg.files import write_atomically, write_record
 from textdiffseg.leftovers import sweep
 from textdiffseg.progress import Cancel, OnProgress, never, silent
+
+
+@dataclass(frozen=True)
+class _Scoring:
+    """How segmentations are scored: the references and the options of `evaluate_folders`."""
+
+    references: Path
+    tolerance_mm: float
+    lesions: tuple[str, ...] | None
+    workers: int
+    progress: OnProgress
+    cancel: Cancel
+
+    def score(self, predictions: Path, partial_predictions: bool) -> Summary:
+        """The scores of a folder of segmentations, or of one file."""
+        return evaluate_folders(
+            predictions,
+            self.references,
+            self.tolerance_mm,
+            partial_predictions=partial_predictions,
+            lesions=self.lesions,
+            workers=self.workers,
+            progress=self.progress,
+            cancel=self.cancel,
+        )
 
 
 def evaluate(
@@ -56,14 +81,13 @@ def evaluate(
     output, csv, against = (None if path is None else path_of(path) for path in (output, csv, against))
     _refuse_names(output, csv)
     require("report", "tds_evaluate", "surface_distance")
-    score = with_options(evaluate_folders, references=path_of(references), tolerance_mm=tolerance_mm, lesions=lesions)
-    score = with_options(score, workers=workers, progress=progress, cancel=cancel)
+    scoring = _Scoring(path_of(references), tolerance_mm, lesions, workers, progress, cancel)
     if against is not None:
-        match_files(against, path_of(references), partial_predictions=True)  # faults are found before the work
-    summary = score(path_of(predictions), partial_predictions=partial)
+        match_files(against, scoring.references, partial_predictions=True)  # faults are found before the work
+    summary = scoring.score(path_of(predictions), partial)
     _write(summary, output, csv)
     if against is not None:
-        summary = _compared(summary, score(against, partial_predictions=True), str(against))
+        summary = _compared(summary, scoring.score(against, partial_predictions=True), str(against))
         _write(summary, output)
     return summary
 

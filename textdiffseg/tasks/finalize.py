@@ -51,7 +51,7 @@ def finalize(
     for unfinished folds, and for two different trainings of one fold.
     """
     root = path_of(root)
-    found = _found([path_of(one) for one in several(sources)])
+    found = _found([path_of(source) for source in several(sources)])
     plans = {fold: plan for fold in found if (plan := Plan.read(fold.plan)).resolution == resolution}
     if not plans:
         raise UserError(f"None of these folders holds a fold of {resolution} resolution. Give other folders.")
@@ -78,7 +78,7 @@ def finalize(
     for fold, target in zip(new, targets, strict=True):
         _copy(fold, target, report)
     names = sorted({*own, *(fold.name for fold in new)})
-    states = tuple(train_status(root, name, preset, resolution, one) for one in names)
+    states = tuple(train_status(root, name, preset, resolution, fold) for fold in names)
     return JoinedFolds(model, tuple(fold.name for fold in new), states)
 
 
@@ -129,8 +129,8 @@ def _new(chosen: Sequence[FoldFolder], own: dict[str, FoldFolder]) -> list[FoldF
 
 def _refuse_existing(targets: Sequence[FoldFolder]) -> None:
     """Raise `UserError` for each folder that is there. It holds no trained fold, which would not be copied."""
-    if there := [one for one in targets if one.path.exists() or one.path.is_symlink()]:
-        raise UserError(*(f"{one.path} exists, but holds no trained fold. Move it away." for one in there))
+    if there := [target for target in targets if target.path.exists() or target.path.is_symlink()]:
+        raise UserError(*(f"{target.path} exists, but holds no trained fold. Move it away." for target in there))
 
 
 def _weights(fold: FoldFolder) -> str:

@@ -91,7 +91,7 @@ def find_best(
         source = PreprocessedFolder(tree(root, "preprocessed") / name)
         scored |= _Averaging(results, source, device, report, progress, cancel).do(models, cases)
     chosen, candidates = _choose(scored, cases)
-    made_of = validated_weights(results, {key for one in candidates for key in one.models})
+    made_of = validated_weights(results, {key for candidate in candidates for key in candidate.models})
     record = BestModels(dataset=name, models=chosen, cases=len(cases), candidates=candidates, folds=made_of)
     sweep([results, averaged_folder(results)])
     write_record(best_models(results), record)
@@ -110,7 +110,7 @@ def _choose(scored: Mapping[Key, Scores], cases: Sequence[str]) -> tuple[Key, tu
         if len(key) > 1 and len(cases) >= MIN_CASES and one.interval_95 is not None and one.interval_95[0] > 0
     ]
     chosen = max(certain, key=lambda key: candidates[key].dice or 0.0, default=best)
-    return chosen, tuple(sorted(candidates.values(), key=lambda one: one.dice or 0.0, reverse=True))
+    return chosen, tuple(sorted(candidates.values(), key=lambda candidate: candidate.dice or 0.0, reverse=True))
 
 
 def _validated(results: Path, root: Path, name: str, report: Report) -> dict[str, PresetResults]:
@@ -131,7 +131,7 @@ def _validated(results: Path, root: Path, name: str, report: Report) -> dict[str
         elif len(presets) > 1 and (nameless := [fold for fold in one.folds if not has_identifiers(fold.folder)]):
             names = listed([fold.name for fold in nameless])
             report(f"Left out: {key} has no ids of the cases of fold {names}. Export it with --keep-identifiers.")
-        elif models and (one.plan.labels, one.plan.parts) != _labels(models):
+        elif models and (one.plan.labels, one.plan.value_numbers) != _labels(models):
             report(f"Left out: {key} has other labels than {listed(list(models))}.")
         elif models and not _common(models) & {*one.scores}:
             report(f"Left out: {key} has no validation case in common with {listed(list(models))}.")
@@ -147,7 +147,7 @@ def _validated(results: Path, root: Path, name: str, report: Report) -> dict[str
 def _labels(models: Mapping[str, PresetResults]) -> tuple[object, object]:
     """The labels of the models, which are equal, and how they overlap."""
     plan = next(iter(models.values())).plan
-    return plan.labels, plan.parts
+    return plan.labels, plan.value_numbers
 
 
 def _without(model: PresetResults, folds: Sequence[FoldResults]) -> PresetResults:
@@ -159,12 +159,12 @@ def _without(model: PresetResults, folds: Sequence[FoldResults]) -> PresetResult
 
 def _common(models: Mapping[str, PresetResults]) -> set[str]:
     """The validation cases that all models have."""
-    return set[str].intersection(*({*one.scores} for one in models.values()))
+    return set[str].intersection(*({*model.scores} for model in models.values()))
 
 
 def _mean(scores: Scores, cases: Sequence[str], field: str) -> float:
     """The mean score of cases, each the mean over its labels; 0 if none is defined."""
-    means = (mean_of_defined(getattr(one, field) for one in scores[case].labels.values()) for case in cases)
+    means = (mean_of_defined(getattr(score, field) for score in scores[case].labels.values()) for case in cases)
     return mean_of_defined(means) or 0.0
 
 
@@ -220,7 +220,7 @@ class _Averaging:
                 places, device = [FoldFolder(path) for path in group], choose_device(self.device)
                 part = share_of(progress, len(scores) / len(cases), len(missing) / len(cases), len(cases))
                 found = score_averaged(places, self._stored(places, missing), missing, device, part)
-                scores |= {one.case: one for one in found}
+                scores |= {case.case: case for case in found}
                 write_record(place, AveragedScores(folds=made, cases=tuple(scores.values())))
         return scores
 

@@ -135,4 +135,4 @@ def _fold_info(fold: FoldFolder, summary: Summary | None) -> FoldInfo:
 
 def _dice_of(summaries: Sequence[Summary], label: str) -> float | None:
     """The mean Dice of a label over folds; None if no fold scored it."""
-    return mean_of_defined(one.labels[label].dice for one in summaries if label in one.labels)
+    return mean_of_defined(summary.labels[label].dice for summary in summaries if label in summary.labels)

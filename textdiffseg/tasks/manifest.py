@@ -20,7 +20,7 @@ from textdiffseg.folds.calibration import AppliedCalibration
 from textdiffseg.folds.expected_dice import ExpectedDice
 from textdiffseg.folds.postprocessing import Postprocessing
 from textdiffseg.folds.sampling import PredictionSettings
-from textdiffseg.imaging.sources.dicom.places import is_slice
+from textdiffseg.imaging.sources.dicom.files import is_slice
 from textdiffseg.imaging.sources.files import files_of, read_labels, refuse_no_file
 from textdiffseg.inference.volumes import VolumeInterval
 

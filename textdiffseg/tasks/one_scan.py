@@ -62,7 +62,7 @@ def manifest_of(run: PredictionRun, request: Request, result: Result, written: t
     """The manifest of a predicted scan. `written`: the names of its files."""
     return Manifest(
         request=request,
-        outputs={one: hash_files([run.out / one]) for one in written},
+        outputs={file: hash_files([run.out / file]) for file in written},
         labels=dict(zip(result.names, result.values, strict=True)),
         means=_means(run.prepared.selection, run.prepared.plan),
         parts=result.structures if any(len(values) > 1 for values in result.structures.values()) else {},
@@ -132,7 +132,7 @@ def check_channels(found: int, plan: Plan, paths: tuple[Path, ...]) -> None:
     expected = len(plan.channels)
     if found == expected:
         return
-    names = ", ".join(f"{one.name} [optional]" if one.optional else one.name for one in plan.channels)
+    names = ", ".join(f"{channel.name} [optional]" if channel.optional else channel.name for channel in plan.channels)
     raise UserError(
         f"{', '.join(str(path) for path in paths)}: found {found} channels, the model expects {expected} ({names}). "
         "Give one file per channel, named CASE_0000, CASE_0001, ..., or one file with all channels. If the files are "

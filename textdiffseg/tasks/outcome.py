@@ -41,4 +41,4 @@ def labels_not_found(manifests: Mapping[str, Manifest]) -> tuple[str, ...]:
 
 
 def _labels_in_mask(manifest: Manifest) -> list[str]:
-    return [one.label for one in manifest.volumes if one.volume_ml > 0]
+    return [volume.label for volume in manifest.volumes if volume.volume_ml > 0]

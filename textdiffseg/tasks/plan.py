@@ -98,13 +98,13 @@ def plan(
     _begin(preset, workers, gpu_gb, scheduler)
     force, wanted = Workforce(workers, scheduler, progress, cancel), checked_spacing(spacing)
     dataset, root = _places(str(dataset), path_of(root), scheduler)
-    parts = read_datasets(dataset, root)
-    joint, words = joined(parts, root, report)
-    folder = _swept(joint, parts, root, preset, report)
+    datasets = read_datasets(dataset, root)
+    joint, words = joined(datasets, root, report)
+    folder = _swept(joint, datasets, root, preset, report)
     with planning_alone(folder, root), background_executor(workers) as pool:
         gpu, encoders = pool.submit(_gpu_gb), encoders_of(text_encoder, preset)
         bank = pool.submit(write_words, joint.label_names, words.prompts, encoders, folder, preset)  # beside the cases
-        splits, fingerprint = splits_of(joint, parts, folder, report), _fingerprint(joint, folder, force)
+        splits, fingerprint = splits_of(joint, datasets, folder, report), _fingerprint(joint, folder, force)
         words.write(root, report)  # the data set has no faults
         budget, text = budget_of(gpu_gb, gpu.result()), text_plan(encoders, bank, preset, bool(joint.texts))
         new_plan = _decide(joint, words.prompts, fingerprint, budget, preset, text, wanted, mirroring)
@@ -136,13 +136,15 @@ def _begin(preset: str, workers: int | None, gpu_gb: float | None, scheduler: st
         warm_up("textdiffseg.data.preparing", "textdiffseg.imaging.sources.nifti")
 
 
-def _swept(joint: Dataset, parts: Sequence[Dataset], root: Path, preset: Preset, report: Report) -> PreprocessedFolder:
+def _swept(
+    joint: Dataset, datasets: Sequence[Dataset], root: Path, preset: Preset, report: Report
+) -> PreprocessedFolder:
     """The folder of the preprocessed data set, without files that killed processes left. Reports the data set."""
     refuse_overlap(joint.regions, preset, joint.name)
     folder = PreprocessedFolder(tree(root, "preprocessed") / joint.name)
     low = folder.low(preset)
     swept = (folder.path, folder.cases, folder.fingerprints, low.path, low.cases)
-    sweep([*swept, *(part.folder for part in parts)])
+    sweep([*swept, *(dataset.folder for dataset in datasets)])
     report(f"{joint.name}: {len(joint.cases)} training cases, {len(joint.labels)} labels.")
     return folder
 

@@ -78,7 +78,8 @@ def _page(title: str, sections: list[Section], shown: list[ViewedCase]) -> str:
     """The page. The viewer stands behind the pictures of cases."""
     scripts = Html("")
     if shown:
-        place = next((number for number, one in enumerate(sections, start=1) if one.anchor == "cases"), len(sections))
+        anchors = [section.anchor for section in sections]
+        place = anchors.index("cases") + 1 if "cases" in anchors else len(sections)
         sections = [*sections[:place], viewer_section(shown), *sections[place:]]
         scripts = viewer_scripts(shown)
     made = versions()

@@ -48,14 +48,15 @@ def find_results(source: str | Path, root: Path, preset: str | None) -> Results:
     folder, only = _folder_of_results(path_of(source))
     if folder is None:
         name = name_of(str(source), root)
-        place, folder = PreprocessedFolder(tree(root, "preprocessed") / name), tree(root, "results") / name
+        place = PreprocessedFolder(tree(root, "preprocessed") / name)
+        folder = tree(root, "results") / name
     presets, errors = read_presets(folder)
     main = _main(presets, errors, preset or only, folder)
     if main is None:
         return Results(root, _planned(place, preset), place, None, ())
     above = root_of(main.folds[0].folder) or root
     place = PreprocessedFolder(tree(above, "preprocessed") / main.plan.dataset)
-    others = (one for one in presets.values() if one is not main and one.plan.dataset == main.plan.dataset)
+    others = (other for other in presets.values() if other is not main and other.plan.dataset == main.plan.dataset)
     faults = tuple(line for error in errors.values() for line in error.lines)
     return Results(above, main.plan, place if place.path.is_dir() else None, main, tuple(others), faults)
 
@@ -79,8 +80,8 @@ def _main(
     if wanted in errors or (errors and not presets):
         raise errors[wanted] if wanted in errors else next(iter(errors.values()))
     if wanted is None:
-        return next((one for one in presets.values() if one.scores), next(iter(presets.values()), None))
-    found = presets.get(wanted) or next((one for one in presets.values() if one.plan.preset == wanted), None)
+        return next((preset for preset in presets.values() if preset.scores), next(iter(presets.values()), None))
+    found = presets.get(wanted) or next((preset for preset in presets.values() if preset.plan.preset == wanted), None)
     if found is None and presets:
         raise UserError(f"--preset {wanted}: {folder} does not hold it. Trained there: {listed(list(presets))}.")
     return found
@@ -121,10 +122,10 @@ def _unscored(results: Results) -> Section:
 
 
 def _scores_section(main: PresetResults, results: Results) -> Section:
-    others = [one for one in results.others if one.scores]
-    compared = [one for one in others if not (main.trained_on or one.trained_on)]
-    apart = [one.name for one in others if one not in compared]
-    by_fold = ", ".join(f"fold {name}: {number(one.mean.dice)}" for name, one in main.summaries.items())
+    others = [other for other in results.others if other.scores]
+    compared = [other for other in others if not (main.trained_on or other.trained_on)]
+    apart = [other.name for other in others if other not in compared]
+    by_fold = ", ".join(f"fold {name}: {number(summary.mean.dice)}" for name, summary in main.summaries.items())
     warning = "These cases were training cases, too. On new scans the scores will be lower." if main.trained_on else ""
     missing = [fold.name for fold in main.folds if fold.summary is None]
     unscored = f"Not validated yet: fold {', '.join(missing)}." if missing else ""
@@ -133,7 +134,7 @@ def _scores_section(main: PresetResults, results: Results) -> Section:
         paragraphs(f"Preset {main.name}. Mean Dice of the labels, {by_fold}."),
         notes(filter(None, (warning, unscored, uneven, _postprocessing(main), *results.faults))),
         _numbers(main),
-        box_plots({one.name: one.cases for one in (main, *compared)}),
+        box_plots({shown.name: shown.cases for shown in (main, *compared)}),
         scores_table(main.cases, [*main.summaries.values()]),
         lesions(summarise(main.cases)),
         comparisons(main, compared),

@@ -11,7 +11,7 @@ from plans.layout import SUMMARY
 from plans.raw.case_list import CaseList
 from textdiffseg.evaluation.summary import Summary
 from textdiffseg.imaging.sources.files import read_labels, read_volume
-from textdiffseg.masks import replaced
+from textdiffseg.masks import with_values
 from textdiffseg.progress import OnProgress, ProgressEvent, silent
 from textdiffseg.report.overlays import legend, overlay
 from textdiffseg.report.page import Html, Section, join, notes
@@ -107,8 +107,8 @@ def _files_of(scans: str | Path | CaseList, manifests: Mapping[str, Manifest], s
     if isinstance(scans, CaseList):
         return scans.scans
     channels = [{*manifest.request.channels} for manifest in manifests.values()]
-    most = max(len(one) for one in channels)
-    return find_scans(scans, most, series, {n for one in channels for n in range(max(one)) if n not in one})
+    most = max(len(of_case) for of_case in channels)
+    return find_scans(scans, most, series, {n for of_case in channels for n in range(max(of_case)) if n not in of_case})
 
 
 def _shown(folder: Path, manifest: Manifest, files: Files, advice: str, parts: Parts) -> ShownCase:
@@ -124,11 +124,11 @@ def _shown(folder: Path, manifest: Manifest, files: Files, advice: str, parts: P
     if [*hash_inputs(files[case]).values()] != [*manifest.request.inputs.values()]:  # a list may name them otherwise
         raise UserError(f"{files[case][0]} has changed since it was segmented. Segment it again.")
     mask, *others = manifest.outputs
-    entropy = next((one for one in others if "entropy" in one), None)
+    entropy = next((other for other in others if "entropy" in other), None)
     doubt = None if entropy is None else read_volume((folder / entropy,)).array[0]
     scan = read_volume(files[case][:1])
     numbers = {value: parts[name][0] for name, value in manifest.labels.items()}
-    found = replaced(read_labels(folder / mask).array[0], numbers)
+    found = with_values(read_labels(folder / mask).array[0], numbers)
     if found.shape != scan.geometry.shape:
         raise UserError(f"{folder / mask}: its size is not that of the scan.")
     # Manifests do not note the modality. Only CT has intensities as low as air's.

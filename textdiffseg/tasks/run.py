@@ -34,7 +34,7 @@ from textdiffseg.tasks.started import refuse_changed_plan
 from textdiffseg.tasks.status import TRAINING_SHARE, FoldStatus, fold_names, fold_status
 from textdiffseg.tasks.train import train
 from textdiffseg.text.bank import TextBank
-from textdiffseg.text.places import stored_words
+from textdiffseg.text.stored import stored_words
 from textdiffseg.training.options import TrainingOptions
 from textdiffseg.training.setup import TooShort
 from textdiffseg.training.tracking import require_tracker
@@ -159,12 +159,15 @@ def _why_plan(dataset: str, root: Path, preset: Preset) -> str | None:
         find_datasets(dataset, root)
     except UserError:  # the raw data set may lie on another machine
         return None
-    parts = read_datasets(dataset, root)
-    cases = parts[0].cases if len(parts) == 1 else [one for of in cases_of(parts) for one in of.values()]
+    datasets = read_datasets(dataset, root)
+    if len(datasets) == 1:
+        cases = list(datasets[0].cases)
+    else:
+        cases = [case for renamed in cases_of(datasets) for case in renamed.values()]
     if {case.id for case in cases} != stored:
         return f"The cases of {source.path.name} have changed."
     planned = _changed(source.plan(preset))
-    if any(_last_change(part, root) > planned for part in parts):
+    if any(_last_change(raw, root) > planned for raw in datasets):
         return f"Files of {source.path.name} have changed since it was planned."
     return None
 
@@ -298,7 +301,7 @@ class _Work:
             if left > rest:
                 self.report(f"Fold {fold} keeps its length: about {duration(left)} of training, beyond the hours.")
         if end is not None and now.state != "trained" and not now.iterations:
-            seconds = self._share([self.status(one) for one in chosen[chosen.index(fold) :]], end - time.monotonic())
+            seconds = self._share([self.status(name) for name in chosen[chosen.index(fold) :]], end - time.monotonic())
             if seconds < MIN_SECONDS:
                 self._no_time(fold)
                 return False
@@ -316,7 +319,7 @@ class _Work:
                 cancel=self.cancel,
             )
         except TooShort as error:
-            open_folds = sum(self.status(one).command is not None for one in chosen)
+            open_folds = sum(self.status(name).command is not None for name in chosen)
             hours = math.ceil(10 * open_folds * error.needed_minutes / TRAINING_SHARE / 60 - 1e-6) / 10
             raise TooFewHours(
                 f"Fold {fold}: its share of the hours is too short. On this machine, now, a fold needs about "
@@ -326,7 +329,7 @@ class _Work:
 
     def _share(self, folds: Sequence[FoldStatus], left: float) -> float:
         """The seconds of training for the first of the folds that are left. With little time, fewer folds share it."""
-        new = sum(one.state in ("not begun", "interrupted") and not one.iterations for one in folds)
-        resumed = sum(one.seconds_left or 0.0 for one in folds if one.state == "interrupted")
+        new = sum(fold.state in ("not begun", "interrupted") and not fold.iterations for fold in folds)
+        resumed = sum(fold.seconds_left or 0.0 for fold in folds if fold.state == "interrupted")
         seconds = TRAINING_SHARE * left - resumed
         return seconds / max(1, min(new, int(seconds / MIN_SECONDS)))

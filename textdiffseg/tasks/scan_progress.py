@@ -33,7 +33,7 @@ class RunProgress:
     def of(self, case: str) -> OnProgress:
         """The callback for the progress of one scan."""
         number = self._cases.index(case)
-        before = sum(self._weights[one] for one in self._cases[:number])
+        before = sum(self._weights[case] for case in self._cases[:number])
 
         def within(event: ProgressEvent) -> None:
             count, share = len(self._cases), event.done / event.total

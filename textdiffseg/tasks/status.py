@@ -186,37 +186,38 @@ def _left(position: TrainingPosition | None) -> float | None:
 
 
 def _next(root: Path, name: str, presets: tuple[PresetStatus, ...]) -> str:
-    presets = tuple(one for one in presets if one.resolution == "full")
-    if not any(one.planned for one in presets):
-        trained = any(fold.state == "validated" for one in presets for fold in one.folds)
+    presets = tuple(preset for preset in presets if preset.resolution == "full")
+    if not any(preset.planned for preset in presets):
+        trained = any(fold.state == "validated" for preset in presets for fold in preset.folds)
         return _predict(root, name, presets) if trained else command_line("tds_run", name, "--hours", "4", root=root)
-    for one in presets:
-        if one.planned and any(fold.command for fold in one.folds):
-            begun = any(fold.state != "not begun" for fold in one.folds)
+    for preset in presets:
+        if preset.planned and any(fold.command for fold in preset.folds):
+            begun = any(fold.state != "not begun" for fold in preset.folds)
             if begun or not any(fold.command is None for other in presets for fold in other.folds):
-                return command_line("tds_run", name, *_hours(one.folds), preset=one.preset, root=root)
-    if not any(fold.state == "validated" for one in presets for fold in one.folds):  # all are in training
+                return command_line("tds_run", name, *_hours(preset.folds), preset=preset.preset, root=root)
+    if not any(fold.state == "validated" for preset in presets for fold in preset.folds):  # all are in training
         return command_line("tds_status", name, root=root)
     return _predict(root, name, presets)
 
 
 def _hours(folds: Sequence[FoldStatus]) -> tuple[str, ...]:
     """`--hours H`, with which new folds get the length of the others; () if no length was given, or no fold is new."""
-    limits = [one.limit_seconds for one in folds if one.limit_seconds]
-    new = sum(one.command is not None and not one.iterations for one in folds)
+    limits = [fold.limit_seconds for fold in folds if fold.limit_seconds]
+    new = sum(fold.command is not None and not fold.iterations for fold in folds)
     if not limits or not new:
         return ()
-    resumed = sum(one.seconds_left or 0.0 for one in folds if one.command is not None)
+    resumed = sum(fold.seconds_left or 0.0 for fold in folds if fold.command is not None)
     hours = (resumed + new * max(limits)) / TRAINING_SHARE / 3600
     return "--hours", f"{math.ceil(10 * hours - 1e-6) / 10:g}"
 
 
 def _predict(root: Path, name: str, presets: tuple[PresetStatus, ...]) -> str:
-    trained = [one for one in presets if any(fold.state == "validated" for fold in one.folds)]
+    trained = [preset for preset in presets if any(fold.state == "validated" for fold in preset.folds)]
     if len(trained) > 1:
         path = best_models(tree(root, "results") / name)
-        compared = {key for one in BestModels.read(path).candidates for key in one.models} if path.is_file() else set()
-        if {one.preset for one in trained} <= compared and why_outdated(path.parent) is None:
+        candidates = BestModels.read(path).candidates if path.is_file() else ()
+        compared = {model for candidate in candidates for model in candidate.models}
+        if {preset.preset for preset in trained} <= compared and why_outdated(path.parent) is None:
             return predict_best_command(name, root)
         return command_line("tds_find_best", name, root=root)
     return predict_command(model_folder(root, name, trained[0].preset))

@@ -29,7 +29,7 @@ from textdiffseg.tasks.started import is_started, low_resolution_folder, read_pl
 from textdiffseg.tasks.validate import TrainedFold, trained_fold, validate
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
-from textdiffseg.text.places import stored_case_texts, stored_words
+from textdiffseg.text.stored import stored_case_texts, stored_words
 from textdiffseg.training.checkpoint import complete_best
 from textdiffseg.training.loop import train_fold
 from textdiffseg.training.options import TrainingOptions
@@ -153,7 +153,7 @@ def _planned_at_full(
     if isinstance(dataset, PlannedDataset):
         return dataset.folder, dataset.root, preset or dataset.plan.preset
     source = PreprocessedFolder(find_folder(str(dataset), root, "preprocessed"))
-    existing = [one for one in PRESETS if source.plan(one).is_file()]
+    existing = [planned for planned in PRESETS if source.plan(planned).is_file()]
     if preset is None and existing:
         return source, root, existing[0]
     if preset is None or preset not in existing:

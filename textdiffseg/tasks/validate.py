@@ -80,7 +80,8 @@ def validate(
             steps = _steps(progress, cancel, "Compare samples with the raters", "case")
             measure_distances(fold, preprocessed, names, device, allowed, steps)
     trained_one = trained_fold(fold, held_out)
-    note_validated(fold, {one.label: one.found / one.cases for one in trained_one.findings if one.cases})
+    findings = [finding for finding in trained_one.findings if finding.cases]
+    note_validated(fold, {finding.label: finding.found / finding.cases for finding in findings})
     return trained_one
 
 

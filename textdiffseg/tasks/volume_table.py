@@ -54,9 +54,9 @@ def write_table(folder: Path) -> Path | None:
     manifests = list(finished(folder))
     for manifest in manifests:
         expected = {} if manifest.expected_dice is None else manifest.expected_dice.labels
-        for one in manifest.volumes:
-            values = (one.volume_ml, one.low_ml, one.high_ml, expected.get(one.label))
-            writer.writerow((manifest.request.case, one.label, *values))
+        for volume in manifest.volumes:
+            values = (volume.volume_ml, volume.low_ml, volume.high_ml, expected.get(volume.label))
+            writer.writerow((manifest.request.case, volume.label, *values))
     if not manifests:
         return None
     write_atomically(volume_table(folder), text.getvalue())

@@ -206,7 +206,7 @@ def _loss(model: SegmentationNetwork, device: torch.device, samples: bool) -> to
     overview = blank(batch, channels, small.edge, small.cells) if small else None
     queries = Queries(labels, vectors, tokens, torch.ones(batch, length, dtype=torch.bool), overview).to(device)
     image = torch.randn(batch, channels, *plan.patch, generator=generator).to(device)
-    highest = max(map(max, plan.parts))  # in a label map
+    highest = max(map(max, plan.value_numbers))  # in a label map
     targets = torch.randint(0, highest + 1, (batch, *plan.patch), generator=generator).to(device)
     objective = objective_of(model, samples)
     draws = objective.draw(0, batch_keys(0, 0, batch))

@@ -24,7 +24,7 @@ from textdiffseg.folds.position import TrainingPosition
 from textdiffseg.folds.weights import EMA, hash_weights, read_tensors
 from textdiffseg.text.bank import TextBank
 
-LEAST_SHARE = 0.5  # of the network's numbers; with fewer, the networks are different ones
+MIN_EQUAL_SHARE = 0.5  # of the network's numbers; with fewer, the networks are different ones
 SPREAD = "spread"  # of samples: it belongs to a trained sampler
 HEAD = "classifier.head.weight"
 FIRST = ("image_encoder.stages.0.0.0.weight", "overview_encoder.stages.0.0.weight")  # they read the image
@@ -79,7 +79,7 @@ def initial_weights(
     }
     wanted = sum(weight.numel() for weight in untrained.values())
     share = sum(weight.numel() for weight in taken.values()) / max(1, wanted)
-    if share < LEAST_SHARE:
+    if share < MIN_EQUAL_SHARE:
         raise UserError(
             f"--init-from {model}: only {share:.0%} of this network's weights have the same place and shape there "
             f"(preset {theirs.preset}, made for a {theirs.device.upper()}; here {plan.preset}, {plan.device.upper()}). "

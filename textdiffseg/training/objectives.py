@@ -28,8 +28,9 @@ from plans.network_plan import PaperPlan
 from plans.planning.memory import NOISY_LATENTS
 from plans.planning.paper import LABEL_TIMESTEPS
 from textdiffseg.data.batch import SampleKey
-from textdiffseg.diffusion.losses import known_share, latent_loss, segmentation_loss
+from textdiffseg.diffusion.losses import known_share, latent_loss
 from textdiffseg.diffusion.schedule import LogSnrSchedule, Schedule
+from textdiffseg.losses import segmentation_loss
 from textdiffseg.networks.model import SegmentationNetwork, TextDiffSeg
 from textdiffseg.networks.peers import LabelDiffusion
 from textdiffseg.queries import Queries

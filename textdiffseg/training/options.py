@@ -10,7 +10,7 @@ from plans.records import MAX_NUMBER
 from textdiffseg.arguments import check_choice, path_of, positive, whole
 from textdiffseg.resources import DEVICES, choose_device, loading_workers
 
-LEAST = {"epochs": 1, "workers": 0, "seed": 0}  # of the options that are whole numbers
+MIN_VALUES = {"epochs": 1, "workers": 0, "seed": 0}  # of the options that are whole numbers
 MAX_MINUTES = MAX_NUMBER / 60  # a checkpoint holds them in seconds
 
 
@@ -38,8 +38,8 @@ class TrainingOptions:
                 f"{self.max_minutes}. Give one of them."
             )
         given: dict[str, Any] = {name: value for name, value in vars(self).items() if value is not None}
-        numbers = [name for name in LEAST if name in given]
-        checked: dict[str, object] = {name: whole(name, given[name], LEAST[name]) for name in numbers}
+        numbers = [name for name in MIN_VALUES if name in given]
+        checked: dict[str, object] = {name: whole(name, given[name], MIN_VALUES[name]) for name in numbers}
         if "max_minutes" in given:
             checked["max_minutes"] = positive("max_minutes", self.max_minutes, MAX_MINUTES)
         if "init_from" in given:

@@ -27,7 +27,7 @@ from textdiffseg.progress import OnProgress, ProgressEvent, Report, silent
 from textdiffseg.segmenter import Segmenter
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
-from textdiffseg.text.places import stored_case_texts, stored_words
+from textdiffseg.text.stored import stored_case_texts, stored_words
 from textdiffseg.training.checkpoint import TrainingState
 from textdiffseg.training.compiling import Compiled, compile_modules
 from textdiffseg.training.dry_run import fitted_plan

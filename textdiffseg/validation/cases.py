@@ -30,7 +30,7 @@ from textdiffseg.queries import Queries
 from textdiffseg.readout import Readout
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
-from textdiffseg.text.places import stored_case_texts
+from textdiffseg.text.stored import stored_case_texts
 
 Item = TypeVar("Item")
 
@@ -135,7 +135,7 @@ def numbers_of(plan: Plan) -> np.ndarray:
 
 def scored_names(plan: Plan, case: StoredCase) -> dict[int | tuple[int, ...], str]:
     """The labels that are annotated in a case: number in stored label maps -> name."""
-    return {plan.parts[number - 1]: plan.labels[number - 1].name for number in case.record.annotated}
+    return {plan.value_numbers[number - 1]: plan.labels[number - 1].name for number in case.record.annotated}
 
 
 def write_mask(path: Path, labels: np.ndarray, plan: Plan, case: StoredCase) -> None:

@@ -152,7 +152,7 @@ def true_volumes(case: StoredCase, plan: Plan) -> np.ndarray | None:
 
     With several references it is their mean.
     """
-    size = 1 + max(map(max, plan.parts))
+    size = 1 + max(map(max, plan.value_numbers))
     counts = []
     for reference in range(case.record.references):
         original = case.original_labels(reference)
@@ -161,7 +161,7 @@ def true_volumes(case: StoredCase, plan: Plan) -> np.ndarray | None:
         counts.append(np.sum([np.bincount(plane.ravel(), minlength=size) for plane in original], axis=0))
     mean = np.mean(counts, axis=0)
     known = case.record.known
-    volumes = [mean[list(part)].sum() * (number in known) for number, part in enumerate(plan.parts, start=1)]
+    volumes = [mean[list(part)].sum() * (number in known) for number, part in enumerate(plan.value_numbers, start=1)]
     return np.array(volumes, dtype=np.float64)
 
 

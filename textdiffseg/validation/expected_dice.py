@@ -52,12 +52,12 @@ class MaskScoring:
         self._readout, self._known = readout, stored.record.known
         self._labels = torch.from_numpy(stored.labels[...])
         self._sums = SlabVoxelSums(readout, len(self._known))
-        self._common, self._total = np.zeros((2, len(readout.plan.parts)), dtype=np.int64)
+        self._common, self._total = np.zeros((2, len(readout.plan.value_numbers)), dtype=np.int64)
 
     def add(self, slab: Slab) -> None:
         """Add the next planes. Their slots are the known labels of the case."""
         p = slab.prediction.probabilities
-        parts = self._readout.plan.parts
+        parts = self._readout.plan.value_numbers
         self._sums.add(p)
         labels = self._labels[slab.first : slab.first + p.shape[1]]
         for number, mask in zip(self._known, self._readout.slot_masks(p), strict=True):

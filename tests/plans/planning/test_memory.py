@@ -275,7 +275,7 @@ def test_the_sampler_adds_weights_but_no_work_to_masks(make_fingerprint):
 def test_the_denoiser_starts_on_the_latent_grid_and_the_estimator_on_the_fusion_s(make_fingerprint):
     plan = small_plan(make_fingerprint, *CASES[0], "default", gpu_budget())
     network = memory.network_of(plan)
-    assert (network.latent_level, network.level) == (plan.latent.level, plan.fusion_level) == (1, 2)
+    assert (network.latent_level, network.fusion_level) == (plan.latent.level, plan.fusion_level) == (1, 2)
     strides = [stage.stride for stage in plan.stages]
     assert [stage.stride for stage in network.denoiser_stages] == strides[1:]
     assert [stage.stride for stage in network.coarse] == strides[2:]

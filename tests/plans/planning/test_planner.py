@@ -18,6 +18,7 @@ from plans.planning.budget import cpu_budget, gpu_budget
 from plans.planning.planner import make_low_plan, make_plan
 from plans.planning.recipes import RECIPES
 from plans.planning.refit import refit, with_host_memory
+from plans.planning.rules import grid_positions
 from plans.planning.search import Facts, draft, shorten
 from plans.raw.prompts import Prompts
 
@@ -46,7 +47,7 @@ def check_laws(plan: Plan, budget) -> None:
         before = [mm * step for mm, step in zip(plan.spacing, plan.stride_at(level), strict=True)]
         before = [mm / step for mm, step in zip(before, stage.stride, strict=True)]
         assert all(mm <= 2 * min(before) for mm, step in zip(before, stage.stride, strict=True) if step > 1)
-        positions = memory.grid(network, plan.patch, level)
+        positions = grid_positions(plan.patch, plan.stride_at(level))
         cheap = positions <= min(4000, 13 * stage.width)  # it then costs less than half of a residual block
         assert stage.attention == (level >= plan.fusion_level and cheap)
     assert 2 <= max(plan.stride_at(plan.fusion_level)) <= 4
@@ -387,7 +388,7 @@ def test_the_publication_as_published(make_fingerprint):
     plan = plan_for(make_fingerprint((200, 400, 400), (1, 1, 1), cases=100), gpu_budget(24), preset="paper")
     assert plan.patch == (96, 96, 96)
     assert plan.latent_stride == (16, 16, 16)
-    counts = [memory.grid(memory.network_of(plan), plan.patch, i) for i, one in enumerate(plan.stages) if one.attention]
+    counts = [grid_positions(plan.patch, plan.stride_at(i)) for i, one in enumerate(plan.stages) if one.attention]
     assert counts == [1728, 216]
     assert (plan.training.learning_rate, plan.training.weight_decay, plan.training.warmup) == (1e-4, 1e-5, 0.1)
     assert plan.training.optimiser == "adamw"

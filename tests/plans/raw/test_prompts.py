@@ -9,7 +9,7 @@ from plans.errors import UserError
 from plans.names import normalise, same_names
 from plans.plan import LabelPlan
 from plans.raw.dataset import Dataset
-from plans.raw.prompts import Prompts, default_prompts, is_default, names_sides, read_answers, read_prompts
+from plans.raw.prompts import Prompts, default_prompts, is_default, names_sides, read_prompt_file, read_prompts
 from textdiffseg.files import write_record
 
 
@@ -120,7 +120,7 @@ def write_answers(path: Path, labels: dict, **other) -> Path:
 
 def test_answers_keep_their_order(tmp_path):
     labels = {"b": {"phrase": "Spleen", "value": 9}, "a": {"phrase": "liver", "value": 2}}
-    answers = read_answers(write_answers(tmp_path / "answers.json", labels))
+    answers = read_prompt_file(write_answers(tmp_path / "answers.json", labels))
     assert [(name, one.phrase, one.value) for name, one in answers.labels.items()] == [
         ("b", "Spleen", 9),
         ("a", "liver", 2),
@@ -135,7 +135,7 @@ def test_answers_with_equal_phrases_or_values_are_listed_together(tmp_path):
     }
     path = write_answers(tmp_path / "answers.json", labels)
     with pytest.raises(UserError) as caught:
-        read_answers(path)
+        read_prompt_file(path)
     assert [line.partition(f"{path}: ")[2].partition(":")[0] for line in caught.value.lines] == [
         "labels.b.phrase",
         "labels.c.phrase is empty",
@@ -143,7 +143,7 @@ def test_answers_with_equal_phrases_or_values_are_listed_together(tmp_path):
     ]
     labels = {"Liver": {"phrase": "liver", "value": 1}, "liver": {"phrase": "spleen", "value": 2}}
     with pytest.raises(UserError, match="labels: 'Liver' and 'liver' read the same"):
-        read_answers(write_answers(path, labels))
+        read_prompt_file(write_answers(path, labels))
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_answers_with_equal_phrases_or_values_are_listed_together(tmp_path):
 def test_answers_that_do_not_fit_are_reported_by_field(tmp_path, labels, other, fields):
     path = write_answers(tmp_path / "answers.json", labels, **other)
     with pytest.raises(UserError) as caught:
-        read_answers(path)
+        read_prompt_file(path)
     assert [line.split(": ")[1] for line in caught.value.lines] == fields
 
 
@@ -217,7 +217,7 @@ def test_other_labels_are_not_taken_for_sides(labels):
 def test_an_answer_needs_a_name(tmp_path, name):
     path = write_answers(tmp_path / "answers.json", {name: {"phrase": "liver", "value": 1}})
     with pytest.raises(UserError, match="holds no letter or digit"):
-        read_answers(path)
+        read_prompt_file(path)
 
 
 @pytest.mark.parametrize("invisible", ["\u00ad", "\u200b", "\ufeff", "\u2060"])

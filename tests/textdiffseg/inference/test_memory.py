@@ -11,7 +11,7 @@ from textdiffseg.imaging.volume import Geometry
 from textdiffseg.inference import memory
 from textdiffseg.inference.alternatives import samples_at_once
 from textdiffseg.inference.memory import (
-    LEAST_CROPPED,
+    MIN_CROPPED,
     Kept,
     no_memory,
     prediction_ram_gb,
@@ -89,7 +89,7 @@ def test_before_a_scan_is_read_what_a_crop_leaves_at_least_must_fit(prepared, cr
     monkeypatch.setattr(prepared.mask_predictor.predictor, "plan", plan)
     monkeypatch.setattr(memory, "reading_bytes", lambda *_: 0.0)  # the larger of two peaks counts
     large = Geometry((333, 555, 555), np.diag([*plan.spacing, 1.0]))
-    left = tuple(int(LEAST_CROPPED[crop] * size) for size in shape_on_plan(large, plan))
+    left = tuple(int(MIN_CROPPED[crop] * size) for size in shape_on_plan(large, plan))
     whole, least = scan_ram_gb(prepared, large), scan_ram_gb(prepared, large, left)
     monkeypatch.setattr(memory, "own_memory", lambda: 0.0)
     monkeypatch.setattr(memory, "free_memory", lambda: 1.01e9 * least)

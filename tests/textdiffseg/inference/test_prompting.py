@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from plans.errors import UserError
-from plans.raw.prompts import Answers
+from plans.raw.prompts import PromptFile
 from textdiffseg.inference import prompting
 from textdiffseg.inference.prompting import caution, select_answers, select_labels
 from textdiffseg.text.encoder import PhraseVectors
@@ -114,8 +114,8 @@ def test_forced_prompts_are_numbered_in_their_order(plan, bank):
     torch.testing.assert_close(selection.queries.vectors[0, 1], bank.queries([[(2, 0)]]).vectors[0, 0])
 
 
-def answers(**labels) -> Answers:
-    return Answers.model_validate({"labels": {name: {"phrase": p, "value": v} for name, (p, v) in labels.items()}})
+def answers(**labels) -> PromptFile:
+    return PromptFile.model_validate({"labels": {name: {"phrase": p, "value": v} for name, (p, v) in labels.items()}})
 
 
 def test_a_file_names_and_numbers_the_answers(plan, bank):

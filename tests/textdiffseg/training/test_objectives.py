@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from textdiffseg.data.batch import batch_keys
-from textdiffseg.diffusion.losses import segmentation_loss
 from textdiffseg.diffusion.noise import smooth_noise
 from textdiffseg.diffusion.schedule import log_snr_schedule
+from textdiffseg.losses import segmentation_loss
 from textdiffseg.networks.model import build_model
 from textdiffseg.queries import Queries
 from textdiffseg.readout import readout_of

@@ -5,8 +5,8 @@ import torch
 
 from plans.planning import paper, recipes
 from textdiffseg.data.batch import batch_keys
-from textdiffseg.diffusion.losses import segmentation_loss
 from textdiffseg.folds.position import TrainingPosition
+from textdiffseg.losses import segmentation_loss
 from textdiffseg.networks.model import build_model
 from textdiffseg.queries import Queries
 from textdiffseg.segmenter import Segmenter

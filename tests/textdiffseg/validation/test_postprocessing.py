@@ -21,7 +21,7 @@ def blobs(seed, labels=2, size=24):
 
 
 def truth(plan, array, number, reference):
-    return np.isin(array, plan.parts[number - 1]) & (reference >= 0)
+    return np.isin(array, plan.value_numbers[number - 1]) & (reference >= 0)
 
 
 @pytest.mark.parametrize("regions", [None, ((1, 2), (2,))])
@@ -30,7 +30,7 @@ def test_the_dice_after_each_step_is_that_of_a_postprocessed_mask(make_plan, reg
     plan = make_plan(labels=values, regions=regions, diffusion=None, preset="unet")
     mask, reference = blobs(0), blobs(1)
     reference[:3] = -1
-    names = {plan.parts[number - 1]: label.name for number, label in enumerate(plan.labels, start=1)}
+    names = {plan.value_numbers[number - 1]: label.name for number, label in enumerate(plan.labels, start=1)}
     found = dice_after_steps(mask, reference, names, VOXEL_ML)
     seen = set()
     for number, label in enumerate(plan.labels, start=1):

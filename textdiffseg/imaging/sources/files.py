@@ -12,7 +12,7 @@ from plans.errors import UserError
 from plans.file_names import FILE_ENDINGS, is_archive_name, split_ending
 from plans.plan import MAX_LABEL_VALUE
 from textdiffseg.imaging.regrid import MIN_OVERLAP, RESAMPLED, overlap, regrid
-from textdiffseg.imaging.sources.dicom.places import is_slice
+from textdiffseg.imaging.sources.dicom.files import is_slice
 from textdiffseg.imaging.sources.headers import VoxelBlock
 from textdiffseg.imaging.volume import Geometry, Volume, describe, refuse_flat, refuse_unusable
 

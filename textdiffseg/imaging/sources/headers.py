@@ -24,10 +24,10 @@ NO_ORIENTATION = (
     "may be exchanged."
 )
 _NOT_MM = {
-    *("m", "metre", "metres", "meter", "meters", "dm", "cm", "centimetre", "centimetres", "centimeter", "centimeters"),
-    *("um", "\u00b5m", "\u03bcm", "micron", "microns", "micrometre", "micrometres", "micrometer", "micrometers"),
-    *("nm", "nanometre", "nanometres", "nanometer", "nanometers", "in", "inch", "inches", "ft", "foot", "feet"),
-}
+    "m", "metre", "metres", "meter", "meters", "dm", "cm", "centimetre", "centimetres", "centimeter", "centimeters",
+    "um", "\u00b5m", "\u03bcm", "micron", "microns", "micrometre", "micrometres", "micrometer", "micrometers",
+    "nm", "nanometre", "nanometres", "nanometer", "nanometers", "in", "inch", "inches", "ft", "foot", "feet",
+}  # fmt: skip
 
 
 def header_lines(content: bytes, start: int = 0) -> Iterator[tuple[bytes, int]]:
@@ -46,8 +46,8 @@ class VoxelBlock:
     path: Path  # of the file with the voxels
     offset: int  # bytes before them
     sizes: tuple[int, ...]  # of all axes, the fastest first
-    kind: np.dtype
-    packed: bool  # compressed, by gzip or zlib
+    dtype: np.dtype
+    compressed: bool  # by gzip or zlib
     text: bool = False  # stored as digits
     plain: bool = True  # the stored values are the voxels' values, without a scaling function
     notes: tuple[str, ...] = ()  # what the header leaves open about the place in space
@@ -62,16 +62,17 @@ class VoxelBlock:
         with reported_as_damage(self.path), self.path.open("rb") as file:
             file.seek(self.offset)
             if self.text:
-                return _numbers(file.read(), self.kind.newbyteorder("="), self.count).reshape(self.sizes[::-1])
-            values = read_voxels(Stream(file, self.packed), self.sizes[::-1], self.kind, self._held(), self.packed)
-        return values if self.kind.isnative else values.astype(self.kind.newbyteorder("="))
+                return _numbers(file.read(), self.dtype.newbyteorder("="), self.count).reshape(self.sizes[::-1])
+            stream = Stream(file, self.compressed)
+            values = read_voxels(stream, self.sizes[::-1], self.dtype, self._held(), self.compressed)
+        return values if self.dtype.isnative else values.astype(self.dtype.newbyteorder("="))
 
     def check_size(self) -> None:
         """Raise `UserError` if the file is too small for the declared values."""
         with reported_as_damage(self.path):
             held = self._held()
-            least = 2 * self.count - 1 if self.text else self.count * self.kind.itemsize
-            if least > held * (MAX_RATIO if self.packed else 1):
+            least = 2 * self.count - 1 if self.text else self.count * self.dtype.itemsize
+            if least > held * (MAX_RATIO if self.compressed else 1):
                 raise Damaged(
                     f"its header declares {self.count} values, but {held} bytes of the file cannot store them"
                 )
@@ -80,20 +81,20 @@ class VoxelBlock:
         return self.path.stat().st_size - self.offset
 
 
-def _numbers(text: bytes, kind: np.dtype, count: int) -> np.ndarray:
+def _numbers(text: bytes, dtype: np.dtype, count: int) -> np.ndarray:
     """The `count` numbers of a text, between white space or commas. Raises `Damaged`."""
     words = text.replace(b",", b" ").split()
     if len(words) != count:
         raise Damaged(f"{len(words)} of {count} values")
     if (longest := max(map(len, words))) > MAX_WORD_BYTES:
         raise Damaged(f"a value has {longest} characters, expected at most {MAX_WORD_BYTES}")
-    values = np.empty(count, kind)
+    values = np.empty(count, dtype)
     try:
         for start in range(0, count, _PART):  # an array of texts is as wide as its longest text
-            values[start : start + _PART] = np.array(words[start : start + _PART]).astype(kind)
+            values[start : start + _PART] = np.array(words[start : start + _PART]).astype(dtype)
         return values
     except (ValueError, OverflowError):
-        raise Damaged(f"its values are not all numbers of type {kind}") from None
+        raise Damaged(f"its values are not all numbers of type {dtype}") from None
 
 
 def real_numbers(text: str) -> tuple[float, ...]:

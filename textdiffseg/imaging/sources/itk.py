@@ -3,12 +3,10 @@
 The voxels' bytes are read and checked here, as ITK does not detect a damaged compressed stream.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from math import prod
 from pathlib import Path
-from threading import Lock
 
 import numpy as np
 import SimpleITK as sitk
@@ -19,31 +17,18 @@ from textdiffseg.imaging.grids import straighten
 from textdiffseg.imaging.sources.headers import VoxelBlock
 from textdiffseg.imaging.sources.names import refuse_undecodable
 from textdiffseg.imaging.volume import Geometry, Volume
+from textdiffseg.shared_setting import SharedSetting
 
 _LABEL_MAPS = (sitk.sitkLabelUInt8, sitk.sitkLabelUInt16, sitk.sitkLabelUInt32, sitk.sitkLabelUInt64)
 _READERS = {".mha": "MetaImageIO", ".mhd": "MetaImageIO"}
+_WARNINGS = SharedSetting(
+    sitk.ProcessObject.GetGlobalWarningDisplay, sitk.ProcessObject.SetGlobalWarningDisplay
+)  # whether ITK prints them
 
 
-_lock = Lock()
-_entered: list[bool] = []  # the process's setting before each context that is open
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Suppress ITK's warnings inside the context, and restore the setting afterwards.
-
-    Several threads may be inside it. The last one that leaves restores what the first one found.
-    """
-    with _lock:
-        _entered.append(sitk.ProcessObject.GetGlobalWarningDisplay())
-        sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    try:
-        yield
-    finally:
-        with _lock:
-            if len(_entered) == 1:
-                sitk.ProcessObject.SetGlobalWarningDisplay(_entered[0])
-            _entered.pop()
+def quiet_itk() -> AbstractContextManager[None]:
+    """A context without ITK's warnings. Several threads may be inside it."""
+    return _WARNINGS.set_to(False)
 
 
 def read_itk(path: Path, block: VoxelBlock) -> Volume:
@@ -51,7 +36,7 @@ def read_itk(path: Path, block: VoxelBlock) -> Volume:
     reader = _informed(path, block)
     array = _arranged(block, reader) if block.plain else None
     if array is None:
-        if block.packed or block.text:
+        if block.compressed or block.text:
             block.read()  # checks the values; ITK then reads the file again
         volume = volume_of_image(_execute(reader, path), str(path))
         return replace(volume, notes=(*block.notes, *volume.notes))
@@ -91,7 +76,7 @@ def _informed(path: Path, block: VoxelBlock) -> sitk.ImageFileReader:
     reader.SetFileName(str(path))
     reader.SetImageIO(_READERS.get(path.suffix.lower(), "NrrdImageIO"))
     try:
-        with quiet():
+        with quiet_itk():
             reader.ReadImageInformation()
     except RuntimeError as error:
         raise _unreadable(path, error) from None
@@ -102,7 +87,7 @@ def _informed(path: Path, block: VoxelBlock) -> sitk.ImageFileReader:
 
 def _execute(reader: sitk.ImageFileReader, path: Path) -> sitk.Image:
     try:
-        with quiet():
+        with quiet_itk():
             return reader.Execute()
     except RuntimeError as error:
         raise _unreadable(path, error) from None

@@ -48,17 +48,18 @@ def read_block(path: Path) -> VoxelBlock:
             raise Damaged(f"NDims: {axes}, and DimSize has {len(sizes)} numbers")
         (channels,) = whole_numbers(fields.get("ElementNumberOfChannels", "1"), "ElementNumberOfChannels", 1)
         sizes = sizes if channels == 1 else (channels, *sizes)
-        kind = _kind(fields, path)
-        packed, text = _is_true(fields, "CompressedData"), not _is_true(fields, "BinaryData", "True")
-        if packed and text:
+        dtype = _dtype(fields, path)
+        compressed, text = _is_true(fields, "CompressedData"), not _is_true(fields, "BinaryData", "True")
+        if compressed and text:
             raise Damaged("CompressedData and BinaryData contradict each other")
-        held, offset = _place(fields, path, end, int(np.prod(sizes, dtype=object)) * kind.itemsize, packed)
+        size = int(np.prod(sizes, dtype=object)) * dtype.itemsize
+        held, offset = _voxel_location(fields, path, end, size, compressed)
     function = (fields.get("ElementToIntensityFunctionSlope", "1"), fields.get("ElementToIntensityFunctionOffset", "0"))
     plain = _are_numbers(function, (1.0, 0.0))
-    return VoxelBlock(held, offset, sizes, kind, packed, text, plain, _check_place(fields, axes, path))
+    return VoxelBlock(held, offset, sizes, dtype, compressed, text, plain, _check_orientation(fields, axes, path))
 
 
-def _check_place(fields: dict[str, str], axes: int, path: Path) -> tuple[str, ...]:
+def _check_orientation(fields: dict[str, str], axes: int, path: Path) -> tuple[str, ...]:
     """Notes on what the header leaves open. Raises `UserError` for numbers that do not place the voxels.
 
     ITK takes 0 for an offset that is not a number, and 1 for a spacing of -1.
@@ -95,7 +96,7 @@ def _fields(content: bytes) -> tuple[dict[str, str], int]:
     raise Damaged(f"its header has no {_VOXELS}")
 
 
-def _kind(fields: dict[str, str], path: Path) -> np.dtype:
+def _dtype(fields: dict[str, str], path: Path) -> np.dtype:
     name = fields.get("ElementType", "")
     if name not in _KINDS:
         raise UserError(
@@ -105,7 +106,7 @@ def _kind(fields: dict[str, str], path: Path) -> np.dtype:
     return np.dtype(f"{'>' if big else '<'}{_KINDS[name]}")
 
 
-def _place(fields: dict[str, str], path: Path, end: int, size: int, packed: bool) -> tuple[Path, int]:
+def _voxel_location(fields: dict[str, str], path: Path, end: int, size: int, compressed: bool) -> tuple[Path, int]:
     """The file with the voxels, and the number of bytes before them."""
     name, skipped = fields[_VOXELS], fields.get("HeaderSize", "0")
     local = name.lower() == "local"
@@ -115,9 +116,9 @@ def _place(fields: dict[str, str], path: Path, end: int, size: int, packed: bool
         held, offset = path, end
     else:
         held, offset = neighbour(path, name), 0
-    if skipped == "-1" and not packed:
+    if skipped == "-1" and not compressed:
         offset = max(offset, held.stat().st_size - size)
-    elif skipped.isdigit() and int(skipped) > 0 and not packed and not local:
+    elif skipped.isdigit() and int(skipped) > 0 and not compressed and not local:
         offset = int(skipped[:12])
     elif skipped not in ("0", ""):
         raise UserError(f"{path}: HeaderSize: {skipped[:20]!r} is not supported. Save it again.")

@@ -17,7 +17,7 @@ from nibabel.volumeutils import apply_read_scaling
 
 from plans.errors import UserError
 from plans.geometry import Triple, triple
-from textdiffseg.imaging.forms import place
+from textdiffseg.imaging.forms import affine_of_header
 from textdiffseg.imaging.sources.neighbours import neighbour
 from textdiffseg.imaging.sources.streams import GZIP, Damaged, Stream, check_declared, read_voxels, reported_as_damage
 from textdiffseg.imaging.volume import Geometry, Volume
@@ -34,29 +34,29 @@ class _Header:
     fields: Nifti1Header
     shape: Triple  # along i, j, k
     channels: int
-    kind: np.dtype
+    dtype: np.dtype
     offset: int  # of the voxels
     pair: bool  # the voxels are in another file
 
-    def held_in(self, path: Path, packed: bool) -> int:
+    def held_in(self, path: Path, compressed: bool) -> int:
         """The bytes of a file that may hold the voxels."""
-        return path.stat().st_size - (0 if packed else self.offset)
+        return path.stat().st_size - (0 if compressed else self.offset)
 
 
 def read_nifti(path: Path) -> Volume:
     """The image as (C, D, H, W) in its own number type; float32 if the header has a scale."""
     with reported_as_damage(path), path.open("rb") as file:
-        packed = _is_packed(path)
-        stream = Stream(file, packed)
+        compressed = _is_compressed(path)
+        stream = Stream(file, compressed)
         header, read = _read_header(stream, path)
         if header.pair:
             voxels = _read_pair(path, header)
         else:
             _skip(stream, header.offset - read)
-            held = header.held_in(path, packed)
-            voxels = read_voxels(stream, (header.channels, *header.shape[::-1]), header.kind, held, packed)
-    if not header.kind.isnative:
-        voxels = voxels.astype(header.kind.newbyteorder("="))
+            held = header.held_in(path, compressed)
+            voxels = read_voxels(stream, (header.channels, *header.shape[::-1]), header.dtype, held, compressed)
+    if not header.dtype.isnative:
+        voxels = voxels.astype(header.dtype.newbyteorder("="))
     geometry, notes = _geometry(header, path)
     return Volume(_scaled(voxels, header.fields, path), geometry, notes)
 
@@ -64,22 +64,22 @@ def read_nifti(path: Path) -> Volume:
 def read_nifti_geometry(path: Path) -> Geometry:
     """The grid, from the header alone. Raises `UserError` where the file is too small for it."""
     with reported_as_damage(path), path.open("rb") as file:
-        header, _ = _read_header(Stream(file, _is_packed(path)), path)
+        header, _ = _read_header(Stream(file, _is_compressed(path)), path)
         voxels = _voxel_file(path) if header.pair else path
-        packed = _is_packed(voxels)
-        size = header.channels * prod(header.shape) * header.kind.itemsize
-        check_declared(size, header.held_in(voxels, packed), packed)
+        compressed = _is_compressed(voxels)
+        size = header.channels * prod(header.shape) * header.dtype.itemsize
+        check_declared(size, header.held_in(voxels, compressed), compressed)
     return _geometry(header, path)[0]
 
 
 def voxel_file(path: Path) -> Path:
     """The file with the voxels: the other file of a pair, or `path` itself."""
     with reported_as_damage(path), path.open("rb") as file:
-        header, _ = _read_header(Stream(file, _is_packed(path)), path)
+        header, _ = _read_header(Stream(file, _is_compressed(path)), path)
     return _voxel_file(path) if header.pair else path
 
 
-def _is_packed(path: Path) -> bool:
+def _is_compressed(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(len(GZIP)) == GZIP
 
@@ -104,7 +104,7 @@ def _read_header(stream: Stream, path: Path) -> tuple[_Header, int]:
             "that knows its orientation."
         )
     shape, channels = _shape(fields, path)
-    return _Header(fields, shape, channels, _kind(fields, path), _offset(fields, size, magic), _MAGIC[magic]), size
+    return _Header(fields, shape, channels, _dtype(fields, path), _offset(fields, size, magic), _MAGIC[magic]), size
 
 
 def _shape(fields: Nifti1Header, path: Path) -> tuple[Triple, int]:
@@ -121,20 +121,20 @@ def _shape(fields: Nifti1Header, path: Path) -> tuple[Triple, int]:
     return triple(sizes[:3]), rest[0] if rest else 1
 
 
-def _kind(fields: Nifti1Header, path: Path) -> np.dtype:
+def _dtype(fields: Nifti1Header, path: Path) -> np.dtype:
     """The number type of the voxels. The header's `bitpix` is not used, as it may contradict the type."""
     try:
-        kind = fields.get_data_dtype()
+        dtype = fields.get_data_dtype()
     except (HeaderDataError, KeyError):
-        kind = np.dtype("V")
-    if kind.kind == "c":
+        dtype = np.dtype("V")
+    if dtype.kind == "c":
         raise UserError(f"{path}: its voxels are complex numbers, expected real ones. Save their magnitude.")
-    if kind.kind == "V" and kind.names:
+    if dtype.kind == "V" and dtype.names:
         raise UserError(f"{path}: its voxels are colours (RGB), expected one number each. Save them as grey values.")
-    if kind.kind not in "iuf" or kind.itemsize > 8:
+    if dtype.kind not in "iuf" or dtype.itemsize > 8:
         code = int(fields["datatype"])
         raise UserError(f"{path}: its voxels have the data type {code}, which is not supported. Save them as float32.")
-    return kind
+    return dtype
 
 
 def _offset(fields: Nifti1Header, size: int, magic: bytes) -> int:
@@ -149,11 +149,11 @@ def _offset(fields: Nifti1Header, size: int, magic: bytes) -> int:
 def _read_pair(path: Path, header: _Header) -> np.ndarray:
     place = _voxel_file(path)
     with reported_as_damage(place), place.open("rb") as file:
-        packed = _is_packed(place)
-        stream = Stream(file, packed)
+        compressed = _is_compressed(place)
+        stream = Stream(file, compressed)
         _skip(stream, header.offset)
-        held = header.held_in(place, packed)
-        return read_voxels(stream, (header.channels, *header.shape[::-1]), header.kind, held, packed)
+        held = header.held_in(place, compressed)
+        return read_voxels(stream, (header.channels, *header.shape[::-1]), header.dtype, held, compressed)
 
 
 def _voxel_file(path: Path) -> Path:
@@ -173,7 +173,7 @@ def _skip(stream: Stream, count: int) -> None:
 
 
 def _geometry(header: _Header, path: Path) -> tuple[Geometry, tuple[str, ...]]:
-    affine, forms, notes = place(header.fields, header.shape, str(path))
+    affine, forms, notes = affine_of_header(header.fields, header.shape, str(path))
     return Geometry(triple(header.shape[::-1]), affine[:, [2, 1, 0, 3]], forms), notes
 
 

@@ -37,21 +37,21 @@ _KIND_OF = {name: kind for kind, names in _KINDS.items() for name in names}
 _SEGMENT = re.compile(r"^Segment(\d{1,5})_(Name|LabelValue):=(.{1,200})$", re.MULTILINE)
 _RAW, _GZIP, _TEXT = ("raw",), ("gz", "gzip"), ("txt", "text", "ascii")
 _FIELDS = {
-    *("axis maxs", "axis mins", "block size", "byte skip", "byteskip", "centerings", "centers", "content", "data file"),
-    *("datafile", "dimension", "encoding", "endian", "kinds", "labels", "line skip", "lineskip", "max", "measurement"),
-    *("measurement frame", "min", "number", "old max", "old min", "oldmax", "oldmin", "sample units", "sampleunits"),
-    *("sizes", "space", "space dimension", "space directions", "space origin", "space units", "spacings"),
-    *("thicknesses", "type", "units", "axismins", "axismaxs", "blocksize"),
-}
+    "axis maxs", "axis mins", "block size", "byte skip", "byteskip", "centerings", "centers", "content", "data file",
+    "datafile", "dimension", "encoding", "endian", "kinds", "labels", "line skip", "lineskip", "max", "measurement",
+    "measurement frame", "min", "number", "old max", "old min", "oldmax", "oldmin", "sample units", "sampleunits",
+    "sizes", "space", "space dimension", "space directions", "space origin", "space units", "spacings",
+    "thicknesses", "type", "units", "axismins", "axismaxs", "blocksize",
+}  # fmt: skip
 _ORIENTED = {
-    *("right-anterior-superior", "ras", "left-anterior-superior", "las", "left-posterior-superior", "lps"),
-    *("right-anterior-superior-time", "rast", "left-anterior-superior-time", "last"),
-    *("left-posterior-superior-time", "lpst"),
-}
+    "right-anterior-superior", "ras", "left-anterior-superior", "las", "left-posterior-superior", "lps",
+    "right-anterior-superior-time", "rast", "left-anterior-superior-time", "last",
+    "left-posterior-superior-time", "lpst",
+}  # fmt: skip
 _SPACES = _ORIENTED | {  # the others leave the patient's sides open
-    *("scanner-xyz", "scanner-xyz-time", "3d-right-handed", "3d-left-handed", "3d-right-handed-time"),
+    "scanner-xyz", "scanner-xyz-time", "3d-right-handed", "3d-left-handed", "3d-right-handed-time",
     "3d-left-handed-time",
-}
+}  # fmt: skip
 _COLOURS = {"complex", "rgb-color", "hsv-color", "xyz-color", "rgba-color"}
 # ITK copies a line that it cannot parse, and the file's name, into a buffer of about 1,000 bytes. Longer ones crash it.
 _MAX_FIELD_BYTES, _MAX_PATH_BYTES = 400, 400
@@ -72,12 +72,12 @@ def read_block(path: Path) -> VoxelBlock:
         encoding = fields.get("encoding", "").lower()
         if encoding not in (*_RAW, *_GZIP, *_TEXT):
             raise UserError(f"{path}: encoding: {encoding!r:.40} is not supported. Save it with raw or gzip.")
-        kind = _kind(fields, path)
-        held, offset = _place(fields, path, end, encoding, int(np.prod(sizes, dtype=object)) * kind.itemsize)
+        dtype = _dtype(fields, path)
+        held, offset = _voxel_location(fields, path, end, encoding, int(np.prod(sizes, dtype=object)) * dtype.itemsize)
     if _COLOURS & set(kinds):
         raise UserError(f"{path}: its voxels are colours or complex numbers. Save them as real numbers.")
-    notes = _check_place(fields, axes, path)
-    return VoxelBlock(held, offset, sizes, kind, encoding in _GZIP, encoding in _TEXT, notes=notes)
+    notes = _check_orientation(fields, axes, path)
+    return VoxelBlock(held, offset, sizes, dtype, encoding in _GZIP, encoding in _TEXT, notes=notes)
 
 
 def segment_values(path: Path) -> tuple[tuple[str, int], ...]:
@@ -89,11 +89,11 @@ def segment_values(path: Path) -> tuple[tuple[str, int], ...]:
     found: dict[str, dict[str, str]] = {}
     for number, key, value in _SEGMENT.findall(head.replace("\r", "")):
         found.setdefault(number, {})[key] = " ".join(value.split())
-    whole = [one for one in found.values() if one.get("Name") and one.get("LabelValue", "").isdecimal()]
-    return tuple((one["Name"], int(one["LabelValue"])) for one in whole)
+    whole = [segment for segment in found.values() if segment.get("Name") and segment.get("LabelValue", "").isdecimal()]
+    return tuple((segment["Name"], int(segment["LabelValue"])) for segment in whole)
 
 
-def _check_place(fields: dict[str, str], axes: int, path: Path) -> tuple[str, ...]:
+def _check_orientation(fields: dict[str, str], axes: int, path: Path) -> tuple[str, ...]:
     """Notes on what the header leaves open. Raises `UserError` for an axis without a spacing, and for other units."""
     refuse_units(re.findall('"([^"]*)"', f"{fields.get('space units', '')} {fields.get('units', '')}"), path)
     vectors, spacings = fields.get("space directions"), fields.get("spacings")
@@ -150,17 +150,17 @@ def _check_words(fields: dict[str, str], axes: int, path: Path) -> list[str]:
     return kinds
 
 
-def _kind(fields: dict[str, str], path: Path) -> np.dtype:
+def _dtype(fields: dict[str, str], path: Path) -> np.dtype:
     name = fields.get("type", "").lower()
     if name not in _KIND_OF:
         raise UserError(f"{path}: type: {name[:40]!r} is not supported. Save it as short, int or float.")
-    kind, endian = np.dtype(_KIND_OF[name]), fields.get("endian", "").lower()
-    if endian not in ("little", "big") and (endian or (kind.itemsize > 1 and fields["encoding"].lower() not in _TEXT)):
+    dtype, endian = np.dtype(_KIND_OF[name]), fields.get("endian", "").lower()
+    if endian not in ("little", "big") and (endian or (dtype.itemsize > 1 and fields["encoding"].lower() not in _TEXT)):
         raise Damaged(f"endian: expected little or big, found {endian[:20]!r}")
-    return kind.newbyteorder(">" if endian == "big" else "<")
+    return dtype.newbyteorder(">" if endian == "big" else "<")
 
 
-def _place(fields: dict[str, str], path: Path, end: int, encoding: str, size: int) -> tuple[Path, int]:
+def _voxel_location(fields: dict[str, str], path: Path, end: int, encoding: str, size: int) -> tuple[Path, int]:
     """The file with the voxels, and the number of bytes before them."""
     name, lines, skipped = fields.get("data file"), fields.get("line skip", "0"), fields.get("byte skip", "0")
     if name is not None and (name.upper().startswith("LIST") or "%" in name):

@@ -16,7 +16,7 @@ import numpy as np
 from plans.errors import UserError
 from plans.geometry import triple
 from textdiffseg.arguments import path_of
-from textdiffseg.imaging.forms import RAS_TO_LPS, NiftiForms, place
+from textdiffseg.imaging.forms import RAS_TO_LPS, NiftiForms, affine_of_header
 from textdiffseg.imaging.grids import straighten
 from textdiffseg.imaging.sources.tensors import (
     SOURCE,
@@ -178,7 +178,7 @@ def _placed(array: np.ndarray, affine: Any, header: Any, source: str) -> Volume:
     """
     affine = _checked_affine(affine)
     if array.ndim in (3, 4) and header is not None and _is_of_header(affine, header):
-        lps, forms, notes = place(header, triple(array.shape[-3:]), source)
+        lps, forms, notes = affine_of_header(header, triple(array.shape[-3:]), source)
         volume = _volume(array, lps, source, notes)
     else:
         volume = _volume(array, RAS_TO_LPS @ affine, source)

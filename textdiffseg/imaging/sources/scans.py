@@ -15,8 +15,8 @@ from plans.file_names import (
     split_ending,
     voxel_files,
 )
+from textdiffseg.imaging.sources.dicom.files import is_slice, is_zip_of_slices
 from textdiffseg.imaging.sources.dicom.listing import first_slices_of, scan_of_slice, scans_of_slices
-from textdiffseg.imaging.sources.dicom.places import is_slice, is_zip_of_slices
 
 MAX_SEARCHED = 200  # folders below one without scans
 
@@ -70,7 +70,7 @@ def scan_of_channel(file: Path, optional: Collection[int] = ()) -> dict[str, tup
 def channels_without_file(case: str, paths: Sequence[Path], channels: int) -> tuple[int, ...]:
     """The numbers of the channels of a scan that have no file. () if its files are not numbered CASE_0000, ..."""
     numbered = [split_channel(split_ending(path.name)[0] or path.name) for path in paths]
-    found = {one[1] for one in numbered if one and case.endswith(one[0])}
+    found = {channel[1] for channel in numbered if channel and case.endswith(channel[0])}
     if len(found) < len(paths) or max(found) >= channels:
         return ()
     return tuple(number for number in range(channels) if number not in found)

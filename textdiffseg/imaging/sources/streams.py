@@ -33,11 +33,12 @@ class Damaged(Exception):
 
 
 class Stream:
-    """A file's bytes from its current position. `packed` ones are decompressed (zlib, or gzip with several members)."""
+    """A file's bytes from its current position. Compressed ones are unpacked (zlib, or gzip with several members)."""
 
-    def __init__(self, file: BinaryIO, packed: bool):
+    def __init__(self, file: BinaryIO, compressed: bool):
         self._file, self._waiting = file, b""  # `_waiting`: bytes that were read but not unpacked
-        self._unpacker = zlib.decompressobj(47) if packed else None  # 47: accept gzip and zlib, and check the checksum
+        # 47: accept gzip and zlib, and check the checksum
+        self._unpacker = zlib.decompressobj(47) if compressed else None
 
     def fill(self, target: memoryview) -> int:
         """Fill `target`. Returns the number of bytes, which is smaller only at the end. Raises `Damaged`."""
@@ -121,19 +122,19 @@ def zip_faults_as_damage() -> Iterator[None]:
         raise Damaged(str(error) or "its compressed data end too early") from None
 
 
-def check_declared(size: int, held: int, packed: bool) -> None:
+def check_declared(size: int, held: int, compressed: bool) -> None:
     """Raise `Damaged` where `held` bytes of a file cannot hold the `size` bytes that its header declares."""
-    if size > held * (MAX_RATIO if packed else 1):
+    if size > held * (MAX_RATIO if compressed else 1):
         raise Damaged(f"its header declares {size} bytes of voxels, and {held} bytes of the file cannot hold them")
 
 
-def read_voxels(stream: Stream, shape: tuple[int, ...], kind: np.dtype, held: int, packed: bool) -> np.ndarray:
+def read_voxels(stream: Stream, shape: tuple[int, ...], dtype: np.dtype, held: int, compressed: bool) -> np.ndarray:
     """The next voxels of a stream, in C order. `held`: bytes that are left in the file. Raises `Damaged`."""
-    size = prod(shape) * kind.itemsize
-    check_declared(size, held, packed)
+    size = prod(shape) * dtype.itemsize
+    check_declared(size, held, compressed)
     voxels = np.empty(size, np.uint8)
     found = stream.fill(voxels.data)
     if found < size:
         raise Damaged(f"{found} of {size} bytes of voxels")
     stream.finish()
-    return voxels.view(kind).reshape(shape)
+    return voxels.view(dtype).reshape(shape)

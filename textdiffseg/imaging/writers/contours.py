@@ -42,8 +42,8 @@ def _joined(rings: list[np.ndarray]) -> np.ndarray:
         number = min(range(len(holes)), key=lambda one: channels[one][0])
         _, outside, inside = channels.pop(number)
         hole = holes.pop(number)
-        hole = np.roll(hole, -_place(hole, inside), axis=0)
-        at = _place(polygon, outside)
+        hole = np.roll(hole, -_corner_index(hole, inside), axis=0)
+        at = _corner_index(polygon, outside)
         polygon = np.concatenate([polygon[: at + 1], hole, hole[:1], polygon[at:]])
         channels = [min(old, _channel(hole, one), key=_length) for old, one in zip(channels, holes, strict=True)]
     return polygon
@@ -63,5 +63,5 @@ def _length(channel: _Channel) -> float:
     return channel[0]
 
 
-def _place(ring: np.ndarray, point: np.ndarray) -> int:
+def _corner_index(ring: np.ndarray, point: np.ndarray) -> int:
     return int(np.flatnonzero((ring == point).all(axis=1))[0])

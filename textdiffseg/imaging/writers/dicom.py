@@ -16,13 +16,14 @@ def check_source(scan: Path, option: str, series: str | None = None) -> None:
 
     `option` is what needs them, in messages.
     """
-    from textdiffseg.imaging.sources.dicom import source_places
-    from textdiffseg.imaging.writers.source_slices import quiet, read_slices
+    from textdiffseg.imaging.sources.dicom import slice_files
+    from textdiffseg.imaging.sources.dicom.quiet import quiet_pydicom
+    from textdiffseg.imaging.writers.source_slices import read_slices
 
     if split_ending(scan.name)[1] and scan.is_file():
         raise UserError(f"{scan}: {option} needs a DICOM scan. Leave it out, or give the folder of DICOM slices.")
-    with source_places(scan, series) as places, quiet():
-        read_slices(places)
+    with slice_files(scan, series) as files, quiet_pydicom():
+        read_slices(files)
 
 
 def write_dicom(
@@ -48,14 +49,15 @@ def write_dicom(
     Raises:
         UserError: the scan is not DICOM, or its headers do not fit.
     """
-    from textdiffseg.imaging.sources.dicom import source_places
+    from textdiffseg.imaging.sources.dicom import slice_files
+    from textdiffseg.imaging.sources.dicom.quiet import quiet_pydicom
     from textdiffseg.imaging.writers.dicom_seg import write_segmentation
     from textdiffseg.imaging.writers.rtstruct import write_structures
-    from textdiffseg.imaging.writers.source_slices import quiet, read_slices
+    from textdiffseg.imaging.writers.source_slices import read_slices
 
-    with quiet():
-        with source_places(scan, series) as places:
-            source = read_slices(places)
+    with quiet_pydicom():
+        with slice_files(scan, series) as files:
+            source = read_slices(files)
         placed = source.place(labels, geometry)
         for kind, path in paths.items():
             write = write_segmentation if kind == DICOM_SEG else write_structures

@@ -73,7 +73,7 @@ def _begin(source: SourceSlices, version: str) -> SOPClass:
 def _frame_of_reference(source: SourceSlices) -> Dataset:
     first, series, study, frame = source.headers[0], Dataset(), Dataset(), Dataset()
     series.SeriesInstanceUID = first.SeriesInstanceUID
-    series.ContourImageSequence = [_reference(one) for one in source.slices]
+    series.ContourImageSequence = [_reference(plane) for plane in source.slices]
     study.ReferencedSOPClassUID, study.ReferencedSOPInstanceUID = _STUDY_CLASS, first.StudyInstanceUID
     study.RTReferencedSeriesSequence = [series]
     frame.FrameOfReferenceUID = first.FrameOfReferenceUID

@@ -4,8 +4,6 @@ Pixel (r, c) of a slice lies at r u_r + c u_c + o in LPS: u_r is the step to the
 column, o the position of the first pixel (PS3.3, C.7.6.2.1.1).
 """
 
-import logging
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,33 +14,17 @@ from pydicom.errors import InvalidDicomError
 from pydicom.valuerep import DA, TM
 
 from plans.errors import UserError
-from textdiffseg.imaging.sources.dicom.places import Place
+from textdiffseg.imaging.sources.dicom.files import DicomSource
 from textdiffseg.imaging.sources.streams import zip_faults_as_damage
 from textdiffseg.imaging.volume import Geometry
 
 _MAX_ROUNDING_VOXELS = 1e-3  # below it two grids are the same
 # Attributes that may be empty, but not missing (type 2). Anonymous files often lack them.
 _MAY_BE_EMPTY = (
-    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate"),
-    *("StudyTime", "ReferringPhysicianName", "SliceThickness"),
-)
+    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
+    "StudyTime", "ReferringPhysicianName", "SliceThickness",
+)  # fmt: skip
 _NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Suppress warnings and logs of pydicom and highdicom in the context. They may show data of the patient."""
-    loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
-    levels = [one.level for one in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for one in loggers:
-            one.setLevel(logging.CRITICAL)
-        try:
-            yield
-        finally:
-            for one, level in zip(loggers, levels, strict=True):
-                one.setLevel(level)
 
 
 @dataclass(frozen=True)
@@ -86,10 +68,10 @@ class SourceSlices:
         return placed
 
 
-def read_slices(places: Sequence[Place]) -> SourceSlices:
+def read_slices(files: Sequence[DicomSource]) -> SourceSlices:
     """The slices in DICOM files of one series. Raises `UserError` if outputs cannot refer to them."""
-    headers = [_read_header(place) for place in places]
-    first, name = headers[0], places[0].name
+    headers = [_read_header(file) for file in files]
+    first, name = headers[0], files[0].name
     frames = int(first.get("NumberOfFrames") or 1)
     if len(headers) > 1 and any(int(header.get("NumberOfFrames") or 1) > 1 for header in headers):
         raise UserError(f"{name}: it belongs to a series of several multi-frame files. DICOM outputs need one file.")
@@ -101,16 +83,16 @@ def read_slices(places: Sequence[Place]) -> SourceSlices:
     return SourceSlices(name, tuple(headers), slices, (int(first.Rows), int(first.Columns)))
 
 
-def _read_header(place: Place) -> Dataset:
+def _read_header(source: DicomSource) -> Dataset:
     """The header of a file. Empty values replace those that are missing or invalid, where the standard allows it."""
     try:
-        with place.open() as file, zip_faults_as_damage():
+        with source.open() as file, zip_faults_as_damage():
             header = dcmread(file, stop_before_pixels=True, force=True)  # without a preamble, too
     except (InvalidDicomError, OSError):
-        raise UserError(f"{place.name} cannot be read as DICOM. Copy it again or remove it.") from None
+        raise UserError(f"{source.name} cannot be read as DICOM. Copy it again or remove it.") from None
     if missing := [name for name in _NEEDED if not header.get(name)]:
         raise UserError(
-            f"{place.name}: its {missing[0]} is missing, so no DICOM output can refer to it. Export it again."
+            f"{source.name}: its {missing[0]} is missing, so no DICOM output can refer to it. Export it again."
         )
     for name in _MAY_BE_EMPTY:
         try:

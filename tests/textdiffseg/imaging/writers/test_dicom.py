@@ -10,7 +10,7 @@ import pydicom
 
 from plans.errors import UserError
 from plans.layout import DICOM_SEG, RTSTRUCT
-from textdiffseg.imaging.sources.dicom.places import FilePlace
+from textdiffseg.imaging.sources.dicom.files import DicomFile
 from textdiffseg.imaging.sources.files import read_volume
 from textdiffseg.imaging.volume import Geometry
 from textdiffseg.imaging.writers.dicom import check_source, write_dicom
@@ -180,13 +180,13 @@ def test_a_series_of_several_multi_frame_files_is_refused(tmp_path, make_series,
     header.NumberOfFrames = 2
     header.save_as(path)
     with pytest.raises(UserError, match="a series of several multi-frame files"):
-        read_slices([FilePlace(path) for path in sorted(scan.iterdir())])
+        read_slices([DicomFile(path) for path in sorted(scan.iterdir())])
 
 
 def test_a_mask_on_a_straight_grid_is_put_on_tilted_slices(make_series, tmp_path):
     """The slices of a tilted gantry are shifted along their rows; the mask is on a straight grid."""
     scan = make_series(tmp_path / "ct", np.zeros((4, 10, 12)), spacing=(2, 1, 1), shift=1.0)
-    source = read_slices([FilePlace(path) for path in sorted(scan.iterdir())])
+    source = read_slices([DicomFile(path) for path in sorted(scan.iterdir())])
     affine = np.eye(4)
     affine[:3] = [[0, 0, 1, -10], [0, 1, 0, 20], [2, 0, 0, 30]]
     labels = np.zeros((4, 13, 12), dtype=np.uint8)
@@ -209,14 +209,14 @@ def test_frames_of_an_enhanced_file_are_slices(make_series, tmp_path):
     one.NumberOfFrames, one.PerFrameFunctionalGroupsSequence, one.SharedFunctionalGroupsSequence = 2, frames, [shared]
     one.PixelData = one.PixelData * 2
     one.save_as(tmp_path / "enhanced.dcm")
-    source = read_slices([FilePlace(tmp_path / "enhanced.dcm")])
+    source = read_slices([DicomFile(tmp_path / "enhanced.dcm")])
     assert isinstance(source, SourceSlices)
     assert [(each.frame, each.plane[2, 2]) for each in source.slices] == [(1, 30.0), (2, 28.0)]
     assert np.allclose(source.slices[0].plane[:3, :2], [[0, 0.75], [0.5, 0], [0, 0]])
     for number, group in enumerate(frames):
         one.NumberOfFrames, one.PerFrameFunctionalGroupsSequence = 1, [group]
         one.save_as(tmp_path / f"{number}.dcm")
-    source = read_slices([FilePlace(tmp_path / f"{number}.dcm") for number in (0, 1)])
+    source = read_slices([DicomFile(tmp_path / f"{number}.dcm") for number in (0, 1)])
     assert [(each.frame, each.plane[2, 2]) for each in source.slices] == [(1, 30.0), (1, 28.0)], "one file a slice"
 
 
@@ -227,4 +227,4 @@ def test_slices_without_a_preamble_get_outputs(make_series, tmp_path):
         one.preamble = None
         one.save_as(path, enforce_file_format=False)
         path.write_bytes(path.read_bytes().removeprefix(bytes(128) + b"DICM"))
-    assert len(read_slices([FilePlace(path) for path in sorted(scan.iterdir())]).slices) == 3
+    assert len(read_slices([DicomFile(path) for path in sorted(scan.iterdir())]).slices) == 3

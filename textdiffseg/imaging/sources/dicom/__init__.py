@@ -1,12 +1,12 @@
 """DICOM: which files belong to one scan, their place in space, and their values."""
 
-from textdiffseg.imaging.sources.dicom.places import is_slice, is_zip_of_slices
+from textdiffseg.imaging.sources.dicom.files import is_slice, is_zip_of_slices
 from textdiffseg.imaging.sources.dicom.reading import (
     has_series,
     read_series,
     read_series_geometry,
     series_in,
-    source_places,
+    slice_files,
     source_slices,
 )
 
@@ -17,6 +17,6 @@ __all__ = [
     "read_series",
     "read_series_geometry",
     "series_in",
-    "source_places",
+    "slice_files",
     "source_slices",
 ]

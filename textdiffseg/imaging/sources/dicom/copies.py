@@ -10,23 +10,23 @@ from textdiffseg.imaging.sources.streams import zip_faults_as_damage
 
 
 def copies_among(instances: Sequence[Instance]) -> list[int]:
-    """The places in `instances` of copies of earlier ones.
+    """The numbers in `instances` of copies of earlier ones.
 
     Two files are copies if they agree in all fields that are read and in the bytes of their pixels. Only their own UIDs
     may differ. Pixels are read only where the fields agree. Pictures without a position may be alike, and are not
     copies. Raises `UserError`, `Damaged`.
     """
     alike: dict[str, list[int]] = {}
-    for place, one in enumerate(instances):
-        if {POSITION, FRAME_GROUPS} & one.header.elements.keys():
-            alike.setdefault(_fields(one), []).append(place)
+    for number, instance in enumerate(instances):
+        if {POSITION, FRAME_GROUPS} & instance.header.elements.keys():
+            alike.setdefault(_fields(instance), []).append(number)
     copies = []
-    for places in alike.values():
+    for numbers in alike.values():
         seen = set[str]()
-        for place in places if len(places) > 1 else ():
-            pixels = _hash_of_pixels(instances[place])
+        for number in numbers if len(numbers) > 1 else ():
+            pixels = _hash_of_pixels(instances[number])
             if pixels in seen:
-                copies.append(place)
+                copies.append(number)
             seen.add(pixels)
     return copies
 
@@ -36,12 +36,12 @@ def refuse_contradictions(instances: Sequence[Instance], source: str) -> None:
 
     If all files have one UID, it identifies none of them, as after a careless anonymisation. Their positions decide.
     """
-    uids = [one.text(INSTANCE) for one in instances]
+    uids = [instance.text(INSTANCE) for instance in instances]
     if len(set(uids)) == 1:
         return
     first: dict[str, str] = {}
-    for uid, one in zip(uids, instances, strict=True):
-        name = one.place.name.rpartition("/")[2]
+    for uid, instance in zip(uids, instances, strict=True):
+        name = instance.source.name.rpartition("/")[2]
         if uid in first:
             raise UserError(
                 f"{source}: {first[uid]} and {name} have the same SOPInstanceUID, but their contents differ. Keep the "
@@ -57,7 +57,7 @@ def _fields(instance: Instance) -> str:
 
 
 def _hash_of_pixels(instance: Instance) -> str:
-    place, header = instance.place, instance.header
-    with place.open() as file, zip_faults_as_damage():
+    source, header = instance.source, instance.header
+    with source.open() as file, zip_faults_as_damage():
         file.seek(header.offset)
-        return hash_next(file, place.size - header.offset if header.length == UNDEFINED else header.length)
+        return hash_next(file, source.size - header.offset if header.length == UNDEFINED else header.length)

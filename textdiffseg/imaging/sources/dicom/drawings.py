@@ -14,8 +14,8 @@ import numpy as np
 from plans.errors import UserError, printable
 from textdiffseg.extras import require
 from textdiffseg.imaging.sources.dicom.elements import Wanted, read_header
+from textdiffseg.imaging.sources.dicom.files import DicomFile, is_slice
 from textdiffseg.imaging.sources.dicom.instances import CLASS
-from textdiffseg.imaging.sources.dicom.places import FilePlace, is_slice
 from textdiffseg.imaging.sources.streams import Damaged
 from textdiffseg.imaging.volume import Geometry, describe
 
@@ -48,10 +48,10 @@ def drawing_kind(path: Path) -> Kind | None:
     """The kind of a DICOM object, by its header; None for every other file. Needs no extra."""
     if not is_slice(path):
         return None
-    place = FilePlace(path)
+    source = DicomFile(path)
     try:
-        with place.open() as file:
-            found = read_header(file, place.size, Wanted((CLASS,))).elements.get(CLASS, b"")
+        with source.open() as file:
+            found = read_header(file, source.size, Wanted((CLASS,))).elements.get(CLASS, b"")
     except (Damaged, OSError):
         return None
     return _KINDS.get(found.decode("ascii", "replace").strip(" \0")) if isinstance(found, bytes) else None
@@ -74,12 +74,12 @@ def _structures(dataset: "Dataset", kind: Kind | None) -> tuple[dict[int, str], 
     """The names of the structures by number, and the UIDs of the series on which they were drawn."""
     if kind == "DICOM-SEG":
         items = dataset.get("SegmentSequence") or []
-        names = {int(one.SegmentNumber): str(one.get("SegmentLabel", "")) for one in items}
+        names = {int(item.SegmentNumber): str(item.get("SegmentLabel", "")) for item in items}
         names.pop(0, None)  # of a label map: the background
-        series = [str(one.SeriesInstanceUID) for one in dataset.get("ReferencedSeriesSequence") or []]
+        series = [str(series_item.SeriesInstanceUID) for series_item in dataset.get("ReferencedSeriesSequence") or []]
     else:
         items = dataset.get("StructureSetROISequence") or []
-        names = {int(one.ROINumber): str(one.get("ROIName", "")) for one in items}
+        names = {int(item.ROINumber): str(item.get("ROIName", "")) for item in items}
         series = [
             str(one.SeriesInstanceUID)
             for frame in dataset.get("ReferencedFrameOfReferenceSequence") or []
@@ -113,7 +113,7 @@ def masks_of(drawing: Drawing, numbers: dict[int, int], geometry: Geometry) -> I
 def _masks_of(drawing: Drawing, numbers: dict[int, int], geometry: Geometry) -> Iterator[tuple[int, np.ndarray]]:
     dataset = _dataset(drawing.path, masks=True)
     if drawing.kind == "RTSTRUCT":
-        contours = {int(one.ReferencedROINumber): one for one in dataset.get("ROIContourSequence") or []}
+        contours = {int(contour.ReferencedROINumber): contour for contour in dataset.get("ROIContourSequence") or []}
         for number, value in numbers.items():
             yield value, _filled(contours.get(number), geometry, drawing.path)
         return
@@ -123,7 +123,7 @@ def _masks_of(drawing: Drawing, numbers: dict[int, int], geometry: Geometry) -> 
         for segment, pixels, plane in frames:
             own = pixels == number if segment is None else pixels if segment == number else None
             if own is not None:
-                _place(own, plane, mask, geometry, drawing.path)
+                _draw_on_slice(own, plane, mask, geometry, drawing.path)
         yield value, mask
 
 
@@ -132,10 +132,10 @@ def _dataset(path: Path, masks: bool) -> "Dataset":
     from pydicom import dcmread
     from pydicom.errors import InvalidDicomError
 
-    from textdiffseg.imaging.writers.source_slices import quiet
+    from textdiffseg.imaging.sources.dicom.quiet import quiet_pydicom
 
     try:
-        with quiet():
+        with quiet_pydicom():
             return dcmread(path, force=True, stop_before_pixels=not masks)  # without a preamble, too
     except (InvalidDicomError, OSError, ValueError, EOFError, NotImplementedError) as error:
         raise UserError(f"{path} is damaged or cut off ({type(error).__name__}). Copy it again.") from None
@@ -182,7 +182,7 @@ def _plane(own: Any, shared: Any) -> Plane:
     return plane
 
 
-def _place(pixels: np.ndarray, plane: Plane, mask: np.ndarray, geometry: Geometry, path: Path) -> None:
+def _draw_on_slice(pixels: np.ndarray, plane: Plane, mask: np.ndarray, geometry: Geometry, path: Path) -> None:
     """Add the pixels of a plane to a mask on the scan's grid. Both grids must have voxels of the same size and axes.
 
     A shift within the plane is rounded to whole voxels: a scan with a tilted gantry was resampled to a straight grid.
@@ -192,10 +192,10 @@ def _place(pixels: np.ndarray, plane: Plane, mask: np.ndarray, geometry: Geometr
         return
     steps = np.linalg.solve(geometry.affine, plane)  # (row, column, 1) -> index (d, h, w, 1)
     shift = steps[:3, 2] - np.rint(steps[:3, 2])
-    places = (steps @ np.stack([rows, columns, np.ones_like(rows)]))[:3] - shift[:, None]
-    index = np.rint(places).astype(int)
+    positions = (steps @ np.stack([rows, columns, np.ones_like(rows)]))[:3] - shift[:, None]
+    index = np.rint(positions).astype(int)
     lengths, through = np.linalg.norm(steps[:3, :2], axis=0), np.abs(steps[:3, :2]).max(axis=1).argmin()
-    offset = max(np.abs(places - index).max(), abs(shift[through]))
+    offset = max(np.abs(positions - index).max(), abs(shift[through]))
     if offset > MAX_OFFSET_VOXELS or np.abs(lengths - 1).max() > 0.01:
         raise UserError(
             f"{path}: its pixels are not those of the scan ({describe(geometry)}). Resample it to the scan, and save "
@@ -215,15 +215,15 @@ def _filled(contours: Any, geometry: Geometry, path: Path) -> np.ndarray:
         if not len(points):
             continue
         homogeneous = np.column_stack([points, np.ones(len(points))])
-        places = np.linalg.solve(geometry.affine, homogeneous.T)[:3]
-        slice_number = int(np.rint(places[0].mean()))
-        if np.abs(places[0] - slice_number).max() > MAX_OFFSET_VOXELS:
+        positions = np.linalg.solve(geometry.affine, homogeneous.T)[:3]
+        slice_number = int(np.rint(positions[0].mean()))
+        if np.abs(positions[0] - slice_number).max() > MAX_OFFSET_VOXELS:
             raise UserError(
                 f"{path}: an outline is not on a slice of the scan ({describe(geometry)}). Give the scan on which it "
                 "was drawn, as DICOM."
             )
         if 0 <= slice_number < geometry.shape[0]:
-            _add_crossings(crossings[slice_number], places[1], places[2])
+            _add_crossings(crossings[slice_number], positions[1], positions[2])
     return np.cumsum(crossings, axis=-1, dtype=np.uint8)[..., :-1] % 2 == 1
 
 

@@ -12,7 +12,7 @@ from math import isfinite
 
 from plans.errors import UserError
 from textdiffseg.imaging.sources.dicom.elements import DEFLATED, Elements, Header, Wanted, read_header
-from textdiffseg.imaging.sources.dicom.places import Place
+from textdiffseg.imaging.sources.dicom.files import DicomSource
 from textdiffseg.imaging.sources.formats import START_BYTES, wrong_ending
 from textdiffseg.imaging.sources.streams import Damaged, zip_faults_as_damage
 
@@ -60,7 +60,7 @@ class Frame:
 class Instance:
     """The header of a DICOM file with an image."""
 
-    place: Place
+    source: DicomSource
     header: Header
 
     @property
@@ -127,7 +127,7 @@ class Instance:
 
     def wrong(self, field: str, found: str) -> UserError:
         """The error for a field that cannot be used."""
-        return UserError(f"{self.place.name}: its {field} is {found[:60]!r}, which cannot be used. Export it again.")
+        return UserError(f"{self.source.name}: its {field} is {found[:60]!r}, which cannot be used. Export it again.")
 
     def _items(self, tag: int) -> list[Elements]:
         found = self.header.elements.get(tag, [])
@@ -160,30 +160,30 @@ class Instance:
         return found
 
 
-def read_instance(place: Place) -> Instance | None:
+def read_instance(source: DicomSource) -> Instance | None:
     """The header of a file; None for DICOM objects that are not images of a scan. Raises `UserError`."""
     try:
-        with place.open() as file, zip_faults_as_damage():
-            header = read_header(file, place.size, _WANTED)
+        with source.open() as file, zip_faults_as_damage():
+            header = read_header(file, source.size, _WANTED)
         if header.syntax == DEFLATED:
             raise Damaged("its header is compressed, which is not read")
-        instance = Instance(place, header)
+        instance = Instance(source, header)
         sop_class = instance.text(CLASS)
         if header.pixels is None and sop_class in _IMAGES:
             raise Damaged("it ends before its pixels")
     except Damaged as error:
-        line = wrong_ending(place.name, _start(place))
+        line = wrong_ending(source.name, _start(source))
         if line:
             raise UserError(line) from None
-        raise UserError(f"{place.name} is truncated or damaged ({error}). Copy it again or remove it.") from None
+        raise UserError(f"{source.name} is truncated or damaged ({error}). Copy it again or remove it.") from None
     if header.pixels is None or sop_class.startswith(_NOT_SCANS) or not all(instance.shape):
         return None
     return instance
 
 
-def _start(place: Place) -> bytes:
+def _start(source: DicomSource) -> bytes:
     """The first bytes of a file. Empty if they cannot be read."""
-    with suppress(Damaged, OSError), place.open() as file, zip_faults_as_damage():
+    with suppress(Damaged, OSError), source.open() as file, zip_faults_as_damage():
         return file.read(START_BYTES)
     return b""
 

@@ -7,8 +7,8 @@ from plans.errors import UserError, listed
 from plans.file_names import is_archive_name, is_slice_name
 from plans.raw.dataset import MAX_ID_BYTES
 from textdiffseg.files import hash_text
+from textdiffseg.imaging.sources.dicom.files import DicomFile, is_slice
 from textdiffseg.imaging.sources.dicom.instances import Instance, read_instance
-from textdiffseg.imaging.sources.dicom.places import FilePlace, is_slice
 from textdiffseg.imaging.sources.dicom.reading import has_series, largest_series, series_in
 from textdiffseg.imaging.sources.dicom.series import Series, described
 
@@ -43,7 +43,7 @@ def scans_of_slices(folder: Path, beside_scans: bool) -> list[tuple[str, Path]]:
 def scan_of_slice(file: Path) -> str:
     """The id of the scan of a DICOM file: its folder's name for a slice, its own name for a multi-frame file."""
     try:
-        instance = read_instance(FilePlace(file))
+        instance = read_instance(DicomFile(file))
     except UserError:  # reported when it is read
         instance = None
     return file.resolve().parent.name if instance is not None and instance.count == 1 else _stem(file)
@@ -74,8 +74,8 @@ def first_slices_of(uid: str, scans: Mapping[str, tuple[Path, ...]], folder: Pat
 
 def _path_of(series: Series, source: Path) -> Path:
     """What stands for a series: its first slice, its multi-frame file, or the folder of its multi-frame files."""
-    first = Path(series.instances[0].place.name)
-    if len(series.instances) == 1 or all(one.count == 1 for one in series.instances):
+    first = Path(series.instances[0].source.name)
+    if len(series.instances) == 1 or all(instance.count == 1 for instance in series.instances):
         return first
     if source.is_dir() and largest_series(source) != series.uid:
         raise UserError(
@@ -88,7 +88,7 @@ def _path_of(series: Series, source: Path) -> Path:
 def _has_no_scan(folder: Path) -> bool:
     """Whether all slices of a folder are localizers or colour pictures. Another slice ends the search."""
     try:
-        instances = (read_instance(FilePlace(path)) for path in sorted(folder.iterdir()) if is_slice(path))
+        instances = (read_instance(DicomFile(path)) for path in sorted(folder.iterdir()) if is_slice(path))
         return all(one is not None and (one.is_localizer or one.is_colour) for one in instances)
     except (UserError, OSError):  # reported when the folder is read
         return False
@@ -107,12 +107,12 @@ def _multi_frame_studies(folder: Path) -> list[Path]:
     """The files of a folder, if they are multi-frame files of several studies, else none."""
     found: list[Instance] = []
     for path in sorted(folder.iterdir()):
-        instance = read_instance(FilePlace(path)) if is_slice(path) else None
+        instance = read_instance(DicomFile(path)) if is_slice(path) else None
         if instance is not None and instance.count == 1:
             return []
         found += [instance] if instance is not None else []
     several = len({instance.study for instance in found}) > 1
-    return [Path(instance.place.name) for instance in found] if several else []
+    return [Path(instance.source.name) for instance in found] if several else []
 
 
 def _loose_series(folder: Path) -> list[tuple[str, Path]]:
@@ -121,7 +121,7 @@ def _loose_series(folder: Path) -> list[tuple[str, Path]]:
         series = [one for one in series_in(folder).values() if not one.instances[0].is_localizer]
     except UserError:  # reported when the slice is read
         return [(name, next(path for path in sorted(folder.iterdir()) if is_slice(path)))]
-    paths = [Path(one.instances[0].place.name) for one in series]
+    paths = [Path(one.instances[0].source.name) for one in series]
     return [(name if len(paths) == 1 else f"{name}_series{number}", path) for number, path in enumerate(paths, start=1)]
 
 

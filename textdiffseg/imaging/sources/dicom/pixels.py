@@ -47,11 +47,11 @@ def read_frames(frames: Sequence[Frame]) -> np.ndarray:
         with _named(instance):
             _check(instance)
     shape = (len(frames), *instances[0].shape)
-    need = 4.0 * prod(shape) + max(one.count * prod(one.shape) for one in instances) * 8.0
+    need = 4.0 * prod(shape) + max(instance.count * prod(instance.shape) for instance in instances) * 8.0
     if need > (free := free_memory()):
         raise UserError(
-            f"{instances[0].place.name}: its series needs {need / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free. "
-            "Use a larger machine."
+            f"{instances[0].source.name}: its series needs {need / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are "
+            "free. Use a larger machine."
         )
     values = np.empty(shape, dtype=np.float32)
     rows = {(id(frame.instance), frame.number): row for row, frame in enumerate(frames)}
@@ -67,10 +67,11 @@ def read_frames(frames: Sequence[Frame]) -> np.ndarray:
 
 def _check(instance: Instance) -> None:
     """Raise `Damaged` or `UserError` if the declared pixels cannot be in the file. Nothing is allocated."""
-    header, name = instance.header, instance.place.name
+    header, name = instance.header, instance.source.name
     need = instance.count * prod(instance.shape) * _kind(instance).itemsize
-    if instance.place.size > header.offset + 2 * need + MAX_TRAILING_BYTES:  # a zip may declare much more than it holds
-        raise Damaged(f"its pixels should have {need} bytes, and {instance.place.size - header.offset} bytes follow")
+    follow = instance.source.size - header.offset  # a zip may declare much more than it holds
+    if follow > 2 * need + MAX_TRAILING_BYTES:
+        raise Damaged(f"its pixels should have {need} bytes, and {follow} bytes follow")
     if header.syntax not in _PLAIN:
         if header.syntax not in _COMPRESSED:
             raise UserError(
@@ -79,13 +80,13 @@ def _check(instance: Instance) -> None:
             )
         if header.length != UNDEFINED or header.pixels != _PICTURE:
             raise Damaged("its compressed pixels are not stored in fragments")
-        if need > instance.place.size * _MAX_RATIO:
-            raise Damaged(f"{need} bytes of pixels are declared, and the file has {instance.place.size} bytes")
+        if need > instance.source.size * _MAX_RATIO:
+            raise Damaged(f"{need} bytes of pixels are declared, and the file has {instance.source.size} bytes")
         return
     row = instance.shape[1] * _kind(instance).itemsize
     if not need <= header.length <= need + row:  # a few bytes may follow
         raise Damaged(f"{need} bytes of pixels are declared, {header.length} are stored")
-    if header.offset + header.length > instance.place.size:
+    if header.offset + header.length > instance.source.size:
         raise Damaged("it ends inside its pixels")
 
 
@@ -94,7 +95,8 @@ def _kind(instance: Instance) -> np.dtype:
     if instance.header.pixels in (_FLOATS, _DOUBLES):
         return np.dtype(f"{instance.header.order}f{4 if instance.header.pixels == _FLOATS else 8}")
     bits = instance.whole(ALLOCATED)
-    stored, high = instance.whole(STORED, bits), instance.whole(HIGH_BIT, instance.whole(STORED, bits) - 1)
+    stored = instance.whole(STORED, bits)
+    high = instance.whole(HIGH_BIT, stored - 1)
     if bits not in (8, 16, 32) or not 1 <= stored <= high + 1 <= bits:
         raise instance.wrong("BitsAllocated, BitsStored or HighBit", f"{bits}, {stored}, {high}")
     return np.dtype(f"{instance.header.order}{'i' if instance.whole(SIGNED) else 'u'}{bits // 8}")
@@ -104,7 +106,7 @@ def _stored(instance: Instance, decompressor: Decompressor) -> np.ndarray:
     """The stored values (frames, rows, columns), before slope and intercept."""
     kind, shape = _kind(instance), (instance.count, *instance.shape)
     header = instance.header
-    with instance.place.open() as file, zip_faults_as_damage():
+    with instance.source.open() as file, zip_faults_as_damage():
         if header.syntax in _PLAIN:
             file.seek(header.offset)
             content = file.read(prod(shape) * kind.itemsize)
@@ -121,7 +123,7 @@ def _stored(instance: Instance, decompressor: Decompressor) -> np.ndarray:
 def _decompressed(instance: Instance, file: BinaryIO, decompressor: Decompressor) -> np.ndarray:
     """The values, from a copy of the file that has the pixels and their format only."""
     offset = instance.header.offset
-    content = file.read(instance.place.size)
+    content = file.read(instance.source.size)
     length = fragments(BytesIO(content), len(content), offset)
     try:
         values = decompressor.values(_minimal(instance) + content[offset : offset + length])
@@ -176,7 +178,7 @@ def _named(instance: Instance) -> Iterator[None]:
         yield
     except Damaged as error:
         raise UserError(
-            f"{instance.place.name} is truncated or damaged ({error}). Copy it again or remove it."
+            f"{instance.source.name} is truncated or damaged ({error}). Copy it again or remove it."
         ) from None
 
 

@@ -12,8 +12,8 @@ from plans.file_names import is_archive_name
 from plans.geometry import triple
 from textdiffseg.imaging.grids import MAX_SHEAR, straighten
 from textdiffseg.imaging.sources.dicom.copies import copies_among, refuse_contradictions
+from textdiffseg.imaging.sources.dicom.files import DicomFile, DicomSource, is_slice, slices_of
 from textdiffseg.imaging.sources.dicom.instances import read_instance
-from textdiffseg.imaging.sources.dicom.places import FilePlace, Place, is_slice, slices_of
 from textdiffseg.imaging.sources.dicom.series import Choice, Series, choose, group
 from textdiffseg.imaging.sources.dicom.stack import affine_in_order, stack
 from textdiffseg.imaging.sources.dicom.tilt import STRAIGHTENED, straight_grid
@@ -54,43 +54,43 @@ def read_series_geometry(source: Path, uid: str | None = None) -> Geometry | Non
     The headers of some slices are enough where the slices lie in the order of their files. Else all headers are read.
     Raises `UserError` for a damaged slice.
     """
-    with _places(source, uid) as places:
-        sampled = dict.fromkeys((*range(SAMPLED), len(places) // 2, len(places) - 1))
-        found = {number: read_instance(places[number]) for number in sampled if 0 <= number < len(places)}
+    with _files(source, uid) as files:
+        sampled = dict.fromkeys((*range(SAMPLED), len(files) // 2, len(files) - 1))
+        found = {number: read_instance(files[number]) for number in sampled if 0 <= number < len(files)}
         alike = {number: one for number, one in found.items() if one is not None and one.count == 1}
-        uids = {(one.series, one.shape) for one in alike.values()}
+        uids = {(instance.series, instance.shape) for instance in alike.values()}
         if len(alike) == len(found) and len(uids) == 1 and uid in (None, *(one for one, _ in uids)):
             frames = {number: one.frames[0] for number, one in alike.items()}
-            if (affine := affine_in_order(frames, len(places))) is not None:
-                return Geometry((len(places), *alike[0].shape), affine)
+            if (affine := affine_in_order(frames, len(files))) is not None:
+                return Geometry((len(files), *alike[0].shape), affine)
     with _chosen(source, uid) as choice:
         slices = stack(choice.series, str(source))
     return Geometry(slices.shape, slices.affine)
 
 
 @contextmanager
-def source_places(source: Path, uid: str | None = None) -> Iterator[tuple[Place, ...]]:
+def slice_files(source: Path, uid: str | None = None) -> Iterator[tuple[DicomSource, ...]]:
     """The files of the series that `read_series` reads, in the order of the slices (array axis D).
 
     A multi-frame file is named once. A zip stays open inside the context. Raises `UserError`.
     """
     with _chosen(source, uid) as choice:
         frames = stack(choice.series, str(source)).frames
-        yield tuple(dict.fromkeys(frame.instance.place for frame in frames))
+        yield tuple(dict.fromkeys(frame.instance.source for frame in frames))
 
 
 def source_slices(source: Path) -> tuple[Path, ...]:
-    """The paths of the files in `source_places`. Raises `UserError` for a zip, whose slices are not files."""
+    """The paths of the files in `slice_files`. Raises `UserError` for a zip, whose slices are not files."""
     if is_archive_name(source.name) and source.is_file():
         raise UserError(f"{source}: its slices are not files. Unpack it, and give the folder.")
-    with source_places(source) as places:
+    with slice_files(source) as places:
         return tuple(Path(place.name) for place in places)
 
 
 def series_in(source: Path) -> dict[str, Series]:
     """The series of a folder or a zip, by UID."""
-    with _places(source) as places:
-        return group(one for one in map(read_instance, places) if one is not None)
+    with _files(source) as files:
+        return group(instance for instance in map(read_instance, files) if instance is not None)
 
 
 def largest_series(source: Path) -> str:
@@ -102,7 +102,7 @@ def largest_series(source: Path) -> str:
 def has_series(folder: Path) -> bool:
     """Whether a folder holds a slice, or a damaged one. Only the files before it are read."""
     try:
-        return any(read_instance(FilePlace(path)) for path in sorted(folder.iterdir()) if is_slice(path))
+        return any(read_instance(DicomFile(path)) for path in sorted(folder.iterdir()) if is_slice(path))
     except (UserError, OSError):
         return True
 
@@ -110,25 +110,26 @@ def has_series(folder: Path) -> bool:
 @contextmanager
 def _chosen(source: Path, uid: str | None) -> Iterator[Choice]:
     """The series to read. A zip stays open inside the context."""
-    with _places(source, uid) as places:
+    with _files(source, uid) as files:
         if source.is_file() and not is_archive_name(source.name):
-            own = read_instance(FilePlace(source))
+            own = read_instance(DicomFile(source))
             if own is None:
                 raise UserError(f"{source} is a DICOM file without slices of a scan. Give a slice, or their folder.")
             uid = uid or own.series
-        instances = [one for one in map(read_instance, places) if one is not None]
+        instances = [instance for instance in map(read_instance, files) if instance is not None]
         if not instances:
             raise UserError(f"{source} holds no DICOM slices. Give a folder of DICOM slices, or a file.")
         copies = copies_among(instances)
-        choice = choose([one for place, one in enumerate(instances) if place not in copies], str(source), uid)
+        originals = [instance for number, instance in enumerate(instances) if number not in copies]
+        choice = choose(originals, str(source), uid)
         refuse_contradictions(choice.series.instances, str(source))
-        dropped = sum(instances[place].series == choice.series.uid for place in copies)
+        dropped = sum(instances[number].series == choice.series.uid for number in copies)
         notes = (f"Copies of slices were left out: {dropped}.",) if dropped else ()
         yield replace(choice, notes=(*choice.notes, *notes))
 
 
 @contextmanager
-def _places(source: Path, uid: str | None = None) -> Iterator[list[Place]]:
+def _files(source: Path, uid: str | None = None) -> Iterator[list[DicomSource]]:
     """The slices of a folder or a zip. For a slice those of its folder, for a multi-frame file itself.
 
     With a `uid`, a multi-frame file also stands for its folder.
@@ -136,13 +137,13 @@ def _places(source: Path, uid: str | None = None) -> Iterator[list[Place]]:
     refuse_undecodable(source)
     with reported_as_damage(source):
         if source.is_file() and not is_archive_name(source.name):
-            own = read_instance(FilePlace(source))
+            own = read_instance(DicomFile(source))
             if own is None or (own.count > 1 and uid is None):
-                yield [FilePlace(source)]
+                yield [DicomFile(source)]
                 return
             source = source.parent
-        with slices_of(source) as places:
-            yield places
+        with slices_of(source) as files:
+            yield files
 
 
 def _shear(affine: np.ndarray) -> float:

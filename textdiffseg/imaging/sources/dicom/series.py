@@ -52,8 +52,11 @@ def group(instances: Iterable[Instance]) -> dict[str, Series]:
     by_uid: dict[str, list[Instance]] = {}
     for instance in instances:
         by_uid.setdefault(instance.series, []).append(instance)
-    kept = {uid: [one for one in found if not one.is_localizer] or found for uid, found in by_uid.items()}
-    return {uid: Series(uid, tuple(found)) for uid, found in sorted(kept.items())}
+    series = {}
+    for uid, of_series in sorted(by_uid.items()):
+        scans = [instance for instance in of_series if not instance.is_localizer]
+        series[uid] = Series(uid, tuple(scans or of_series))
+    return series
 
 
 def choose(instances: Sequence[Instance], source: str, uid: str | None = None) -> Choice:
@@ -64,12 +67,12 @@ def choose(instances: Sequence[Instance], source: str, uid: str | None = None) -
     series = group(instances)
     if uid is not None and uid not in series:
         raise UserError(f"{source}: no series {uid!r:.80}. Choose one of {described(series.values())}.")
-    scouts = [one for one in series.values() if one.instances[0].is_localizer]
-    whole = [one for one in series.values() if one not in scouts]
+    scouts = [candidate for candidate in series.values() if candidate.instances[0].is_localizer]
+    whole = [candidate for candidate in series.values() if candidate not in scouts]
     if uid is None and not whole:
         raise UserError(f"{source}: it holds localizers only, on which scans are planned. Give the slices of the scan.")
     chosen = series[uid] if uid is not None else max(whole, key=_rank)
-    others = [one for one in whole if one is not chosen]
+    others = [candidate for candidate in whole if candidate is not chosen]
     notes = []
     if others and uid is None:
         notes.append(
@@ -77,7 +80,8 @@ def choose(instances: Sequence[Instance], source: str, uid: str | None = None) -
         )
     if others and uid is not None:
         notes.append(f"The series that was chosen was read, {chosen.describe()}. Others: {described(others)}.")
-    left_out = sum(one.is_localizer for one in instances) - sum(one.is_localizer for one in chosen.instances)
+    localizers, kept = (sum(instance.is_localizer for instance in some) for some in (instances, chosen.instances))
+    left_out = localizers - kept
     if left_out:
         notes.append(f"Localizers were left out: {left_out}.")
     return Choice(chosen, tuple(notes))
@@ -85,7 +89,7 @@ def choose(instances: Sequence[Instance], source: str, uid: str | None = None) -
 
 def described(series: Iterable[Series]) -> str:
     """The series in words, the largest first."""
-    return listed([one.describe() for one in sorted(series, key=_rank, reverse=True)])
+    return listed([scan.describe() for scan in sorted(series, key=_rank, reverse=True)])
 
 
 def _rank(series: Series) -> tuple[bool, int, float]:

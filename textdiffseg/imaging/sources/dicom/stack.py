@@ -57,7 +57,7 @@ def affine_in_order(frames: Mapping[int, Frame], count: int) -> np.ndarray | Non
     `frames`: by their places among the slices, the first and the last one included. A tilt is left out, as the scan is
     resampled to a straight grid.
     """
-    where = frames[0].instance.place.name
+    where = frames[0].instance.source.name
     axes, numbers = _axes(tuple(frames.values()), where), np.array(list(frames))
     positions = np.array([_known(frame.position, frame, "ImagePositionPatient") for frame in frames.values()])
     spacing = _known(frames[0].spacing, frames[0], "PixelSpacing")
@@ -79,8 +79,8 @@ def _axes(frames: Sequence[Frame], where: str) -> np.ndarray:
     if turned.max() > MAX_TURN:
         other = frames[int(turned.argmax())]
         raise UserError(
-            f"{where}: its slices have different orientations, as in {frames[0].instance.place.name} and "
-            f"{other.instance.place.name}. {_apart('orientation', frames)}"
+            f"{where}: its slices have different orientations, as in {frames[0].instance.source.name} and "
+            f"{other.instance.source.name}. {_apart('orientation', frames)}"
         )
     row, column = found[0].reshape(2, 3)
     lengths = np.linalg.norm(row), np.linalg.norm(column)
@@ -96,7 +96,7 @@ def _refuse_mixed(series: Series, frames: Sequence[Frame], where: str) -> None:
     """Raise `UserError` if the slices do not have one size, one spacing, one frame of reference and one value each."""
     first = series.instances[0]
     for one in series.instances:
-        name = one.place.name
+        name = one.source.name
         if one.shape != first.shape:
             found = " and ".join(f"{columns}x{rows}" for rows, columns in (first.shape, one.shape))
             raise UserError(
@@ -163,12 +163,12 @@ def _apart(what: str, frames: Sequence[Frame]) -> str:
 def _known(values: tuple[float, ...] | None, frame: Frame, field: str) -> tuple[float, ...]:
     if values is None:
         raise UserError(
-            f"{frame.instance.place.name}: its {field} is missing, so its place in space is unknown. Export it as a "
+            f"{frame.instance.source.name}: its {field} is missing, so its place in space is unknown. Export it as a "
             "volume of slices from CT, MR or PET."
         )
     return values
 
 
 def _named(frame: Frame) -> str:
-    name = frame.instance.place.name.rpartition("/")[2]
+    name = frame.instance.source.name.rpartition("/")[2]
     return f"{name}, frame {frame.number + 1}" if frame.instance.count > 1 else name

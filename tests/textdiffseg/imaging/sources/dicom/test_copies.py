@@ -13,8 +13,8 @@ from plans.errors import UserError
 from textdiffseg.imaging.sources.dicom import source_slices
 from textdiffseg.imaging.sources.dicom.copies import copies_among
 from textdiffseg.imaging.sources.dicom.elements import UNDEFINED
+from textdiffseg.imaging.sources.dicom.files import DicomFile
 from textdiffseg.imaging.sources.dicom.instances import read_instance
-from textdiffseg.imaging.sources.dicom.places import FilePlace
 from textdiffseg.imaging.sources.files import read_volume
 
 NOTE = ("Copies of slices were left out: 5.",)
@@ -99,7 +99,7 @@ def test_bytes_behind_the_header_are_hashed_in_parts(folder, write_dicom, voxels
     for name in ("a", "b"):
         write_dicom(folder / name, voxels[0], position=(1, 2, 50.0), instance=f"1.2.9.{name}")
         os.truncate(folder / name, 1 << 26)
-    found = [read_instance(FilePlace(folder / name)) for name in ("a", "b")]
+    found = [read_instance(DicomFile(folder / name)) for name in ("a", "b")]
     instances = [replace(one, header=replace(one.header, length=length)) for one in found]
     tracemalloc.start()
     assert copies_among(instances) == [1]

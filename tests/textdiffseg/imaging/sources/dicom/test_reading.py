@@ -10,8 +10,8 @@ import pytest
 import SimpleITK as sitk
 
 from plans.geometry import resampled_shape
-from textdiffseg.imaging.sources.dicom import source_places, source_slices
-from textdiffseg.imaging.sources.dicom.places import FilePlace
+from textdiffseg.imaging.sources.dicom import slice_files, source_slices
+from textdiffseg.imaging.sources.dicom.files import DicomFile
 from textdiffseg.imaging.sources.files import files_of, read_geometry, read_volume
 from textdiffseg.imaging.volume import to_canonical
 from textdiffseg.imaging.writers.source_slices import read_slices
@@ -163,7 +163,7 @@ def test_a_tilted_scan_comes_back_straight_with_a_ball_at_its_place(
     (note,) = scan.notes
     shift = abs(step * np.sin(turn)) * (shape[0] - 1)
     assert f"shifted by {shift:.1f} mm" in note
-    slices = read_slices([FilePlace(path) for path in source_slices(source)])
+    slices = read_slices([DicomFile(path) for path in source_slices(source)])
     back = slices.place(mask.astype(np.uint8), scan.geometry)
     assert back.shape == shape
     assert 2 * (back & inside).sum() / (back.sum() + inside.sum()) > 0.95
@@ -243,5 +243,5 @@ def test_the_files_of_a_slice_are_those_of_its_series(tmp_path, write_series, vo
     assert [path.name for path in source_slices(folder / "slice2.dcm")] == names
     others = [f"other{number}.dcm" for number in (5, 4, 3, 2, 1)]
     for source, series, expected in ((folder, "1.2.3", names), (folder / "slice2.dcm", "1.2.4", others)):
-        with source_places(source, series) as places:
+        with slice_files(source, series) as places:
             assert [Path(place.name).name for place in places] == expected

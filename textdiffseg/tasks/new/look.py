@@ -13,8 +13,8 @@ from plans.raw.header import IGNORE
 from textdiffseg.extras import REPORT, require
 from textdiffseg.imaging.kinds import kind_of
 from textdiffseg.imaging.sources.files import read_labels, read_volume
-from textdiffseg.tasks.new_cases import TakenCase
-from textdiffseg.tasks.new_sources import CaseSource
+from textdiffseg.tasks.new.cases import TakenCase
+from textdiffseg.tasks.new.sources import CaseSource
 
 MAX_SCANS = 8  # whose intensities are read
 MAX_PICTURES = 4
@@ -22,18 +22,19 @@ MAX_PICTURES = 4
 
 def channel_count(cases: Sequence[CaseSource]) -> int:
     """The number of channels in the first scan that can be read; 1 if none can be."""
-    for one in cases[:MAX_SCANS]:
+    for case in cases[:MAX_SCANS]:
         with suppress(UserError):
-            return len(read_volume(one.images[:1], series=one.series).array)
+            return len(read_volume(case.images[:1], series=case.series).array)
     return 1
 
 
 def guess_channels(taken: Sequence[TakenCase]) -> tuple[str, ...]:
     """The kind of each channel that most of the scans show. Raises `UserError` if no scan can be read."""
-    found, fault = list[tuple[str, ...]](), UserError("No scan can be read.")
-    for one in _spread(taken, MAX_SCANS):
+    found: list[tuple[str, ...]] = []
+    fault = UserError("No scan can be read.")
+    for case in _spread(taken, MAX_SCANS):
         try:
-            found.append(tuple(kind_of(channel) for channel in read_volume(one.images).array))
+            found.append(tuple(kind_of(channel) for channel in read_volume(case.images).array))
         except UserError as error:
             fault = error
     if not found:
@@ -43,10 +44,10 @@ def guess_channels(taken: Sequence[TakenCase]) -> tuple[str, ...]:
 
 def usual_ending(taken: Sequence[TakenCase]) -> str:
     """The ending that most scans have."""
-    return Counter(split_ending(one.images[0].name)[1] for one in taken).most_common(1)[0][0]
+    return Counter(split_ending(case.images[0].name)[1] for case in taken).most_common(1)[0][0]
 
 
-def draw_overlays(
+def draw_first_cases(
     taken: Sequence[TakenCase], names: Mapping[str, int], raw: RawFolder, channels: Sequence[str]
 ) -> tuple[tuple[Path, ...], tuple[str, ...]]:
     """The pictures of a few cases with their labels, and notes on pictures that cannot be drawn."""
@@ -61,14 +62,15 @@ def draw_overlays(
     raw.overlays.mkdir(exist_ok=True)
     for old in raw.overlays.glob("*.png"):
         old.unlink()
-    for one in _spread(taken, MAX_PICTURES):
+    for case in _spread(taken, MAX_PICTURES):
         try:
-            scan, mask = read_volume(one.images), read_labels(one.label)
+            scan = read_volume(case.images)
+            mask = read_labels(case.label)
         except UserError as error:
             notes += error.lines
             continue
-        path = raw.overlays / picture_file(one.case)
-        draw_planes(path, scan, mask.array[0], labels, one.case, scheme_of(channels[0]) == "ct")
+        path = raw.overlays / picture_file(case.case)
+        draw_planes(path, scan, mask.array[0], labels, case.case, scheme_of(channels[0]) == "ct")
         pictures.append(path)
     return tuple(pictures), tuple(notes)
 

@@ -16,8 +16,8 @@ from textdiffseg.imaging.sources.dicom import series_in
 from textdiffseg.imaging.sources.files import files_of, is_series, read_volume
 from textdiffseg.imaging.volume import Geometry, Volume, describe
 from textdiffseg.imaging.writers.files import write_labels, write_volume
-from textdiffseg.tasks.new_sources import CaseSource
-from textdiffseg.tasks.new_structures import joined_masks, read_mask
+from textdiffseg.tasks.new.sources import CaseSource
+from textdiffseg.tasks.new.structures import joined_masks, read_mask
 
 PLACED = "Some masks are turned, or smaller than their scan. They were written on its grid, voxel by voxel."
 MAX_VALUES = 1000  # of a label map; a scan has more

@@ -17,7 +17,7 @@ from textdiffseg.imaging.regrid import placed
 from textdiffseg.imaging.sources.dicom.drawings import masks_of
 from textdiffseg.imaging.sources.files import read_labels
 from textdiffseg.imaging.volume import Geometry, describe, grid_advice
-from textdiffseg.tasks.new_sources import CaseSource, Sources
+from textdiffseg.tasks.new.sources import CaseSource, Sources
 
 MAX_OVERLAP, MIN_INSIDE = 0.1, 0.9  # shares of the smaller structure
 
@@ -26,12 +26,12 @@ def structure_names(source: CaseSource) -> tuple[str, ...]:
     """The names of the structures of a case; () for a label map."""
     if source.drawing is not None:
         return tuple(source.drawing.names.values())
-    return (*source.parts, *(name for name, _ in source.segments))
+    return (*source.structure_files, *(name for name, _ in source.segments))
 
 
 def unheld(gaps: Sequence[LabelGap], sources: Sources) -> Iterator[str]:
     """A line for each label that no mask holds."""
-    names = list(dict.fromkeys(name for one in sources.cases for name in structure_names(one)))
+    names = list(dict.fromkeys(name for source in sources.cases for name in structure_names(source)))
     known = {normalise(name) for name in names}
     for gap in gaps:
         if not gap.cases:
@@ -76,13 +76,13 @@ def joined_masks(
         box = ndimage.find_objects(mask.view(np.uint8))
         if box:
             found.append((value, box[0], mask[box[0]].copy()))
-        elif source.parts:
+        elif source.structure_files:
             empty.append(value)
     array, notes = np.zeros(geometry.shape, np.int32), list[str]()
     for value, place, mask in sorted(found, key=lambda one: -np.count_nonzero(one[2])):  # the largest first
         covered, size = np.count_nonzero(array[place][mask]), np.count_nonzero(mask)
         if covered:
-            others = ", ".join(names[int(one)] for one in np.unique(array[place][mask]) if one)
+            others = ", ".join(names[int(value)] for value in np.unique(array[place][mask]) if value)
             if MAX_OVERLAP * size < covered < MIN_INSIDE * size:
                 raise UserError(
                     f"{source.mask}: {covered / size:.0%} of {names[value]} overlap {others}. A label map holds one "
@@ -116,7 +116,7 @@ def _masks(source: CaseSource, structures: Mapping[str, int], geometry: Geometry
                 own.setdefault(structures[normalise(name)], []).append(value)
         for structure, values in own.items():
             yield structure, np.isin(array, values)
-    for name, path in source.parts.items():
+    for name, path in source.structure_files.items():
         if normalise(name) not in structures:
             continue
         yield structures[normalise(name)], read_mask(path, geometry)[0] > 0

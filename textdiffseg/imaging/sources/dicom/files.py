@@ -19,7 +19,7 @@ _START_BYTES = 132  # of a file, which show that it is DICOM
 _ENCRYPTED = 1  # flag of a member
 
 
-class Place(Protocol):
+class DicomSource(Protocol):
     """A file, or a member of a zip."""
 
     @property
@@ -35,7 +35,7 @@ class Place(Protocol):
 
 
 @dataclass(frozen=True)
-class FilePlace:
+class DicomFile:
     """A file on disk."""
 
     path: Path
@@ -56,7 +56,7 @@ class FilePlace:
 
 
 @dataclass(frozen=True)
-class MemberPlace:
+class DicomMember:
     """A member of an open zip."""
 
     archive: zipfile.ZipFile
@@ -82,23 +82,24 @@ def is_slice(path: Path) -> bool:
     """Whether a file seems to be DICOM, by its name or its first bytes."""
     if split_ending(path.name)[1] or path.name.startswith(".") or path.name.upper() == _INDEX or not path.is_file():
         return False
-    return is_slice_name(path.name) or _is_dicom(FilePlace(path))
+    return is_slice_name(path.name) or _is_dicom(DicomFile(path))
 
 
 @contextmanager
-def slices_of(source: Path) -> Iterator[list[Place]]:
+def slices_of(source: Path) -> Iterator[list[DicomSource]]:
     """The DICOM files of a folder or of a zip. A zip stays open inside the context. Raises `UserError`, `Damaged`."""
     if source.is_dir():
-        yield [FilePlace(path) for path in sorted(source.iterdir()) if is_slice(path)]
+        yield [DicomFile(path) for path in sorted(source.iterdir()) if is_slice(path)]
         return
     with _opened(source) as archive:
-        members = [one for one in archive.infolist() if not one.is_dir() and not _is_hidden(one.filename)]
+        members = _members(archive)
         if len(members) > MAX_MEMBERS:
             raise UserError(f"{source}: expected at most {MAX_MEMBERS} files in it, found {len(members)}. Unpack it.")
-        if any(one.flag_bits & _ENCRYPTED for one in members):
+        if any(member.flag_bits & _ENCRYPTED for member in members):
             raise UserError(f"{source} is protected by a password. Unpack it, and give the folder.")
-        places = [MemberPlace(archive, one) for one in sorted(members, key=lambda one: one.filename)]
-        yield [one for one in places if is_slice_name(one.member.filename) or _is_dicom(one)]
+        in_order = sorted(members, key=lambda member: member.filename)
+        files = [DicomMember(archive, member) for member in in_order]
+        yield [file for file in files if is_slice_name(file.member.filename) or _is_dicom(file)]
 
 
 def is_zip_of_slices(path: Path) -> bool:
@@ -111,7 +112,7 @@ def is_zip_of_slices(path: Path) -> bool:
             members = [one for one in archive.infolist() if not one.is_dir() and not _is_hidden(one.filename)]
             spread = members[:: max(1, len(members) // MAX_OPENED_FILES)]
             return any(is_slice_name(one.filename) for one in members) or any(
-                _is_dicom(MemberPlace(archive, one)) for one in spread
+                _is_dicom(DicomMember(archive, one)) for one in spread
             )
     except (UserError, Damaged, OSError):
         return True
@@ -125,8 +126,13 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
         yield archive
 
 
-def _is_dicom(place: Place) -> bool:
-    with place.open() as file, zip_faults_as_damage():
+def _members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    """The files of a zip, without hidden ones."""
+    return [member for member in archive.infolist() if not member.is_dir() and not _is_hidden(member.filename)]
+
+
+def _is_dicom(source: DicomSource) -> bool:
+    with source.open() as file, zip_faults_as_damage():
         return is_dicom(file.read(_START_BYTES))
 
 

@@ -10,8 +10,8 @@ from plans.layout import RawFolder
 from plans.raw.dataset import Dataset
 from plans.raw.header import BACKGROUND
 from plans.records import read_json
-from textdiffseg.tasks.new_folder import NewHeader
-from textdiffseg.tasks.new_sources import Sources, found_sources, listed_sources
+from textdiffseg.tasks.new.folder import NewHeader
+from textdiffseg.tasks.new.sources import Sources, found_sources, listed_sources
 
 
 def sources_of(header: NewHeader) -> Sources:
@@ -34,6 +34,6 @@ def differences(
     if missing == "absent" and fields.get("annotated"):
         lines.append("Some of its labels count as not drawn where they are missing, unlike with --missing absent.")
     with suppress(UserError):  # the files may be gone; the data set stays
-        if new := sorted({one.case for one in sources_of(header).cases} - {case.id for case in dataset.cases}):
+        if new := sorted({source.case for source in sources_of(header).cases} - {case.id for case in dataset.cases}):
             lines.append(f"These cases are not in it: {listed(new)}. They are new, or had a fault.")
     return tuple(lines)

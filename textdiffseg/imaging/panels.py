@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from plans.geometry import Millimetres
+from textdiffseg.imaging.drawing import fullest_slice
 from textdiffseg.pictures import Colour, add_legend, label_colour, save_figure, shorten, write_plainly
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Panel:
     spacing: Millimetres
 
 
-def draw_overlays(panels: Sequence[Panel], labels: Mapping[int, str], path: Path, rows: int = 1) -> None:
+def draw_panels(panels: Sequence[Panel], labels: Mapping[int, str], path: Path, rows: int = 1) -> None:
     """Write a PNG with one coronal slice per case. The prediction is solid, the reference dashed and white.
 
     The slice is the one with the most labels and, among those, with the most labelled voxels.
@@ -48,14 +49,14 @@ def draw_overlays(panels: Sequence[Panel], labels: Mapping[int, str], path: Path
         _draw(axes, panel, colours)
     handles = [Line2D([], [], color=colours[value]) for value in labels]
     handles.append(Line2D([], [], color="white", linestyle="--"))
-    names, entries = [*map(shorten, labels.values()), "reference"], min(len(handles), 2 + 2 * columns)
-    place = {"loc": "outside lower center", "ncols": entries}
-    add_legend(figure, handles, names, labelcolor="white", frameon=False, **place)
+    names = [*map(shorten, labels.values()), "reference"]
+    layout = {"loc": "outside lower center", "ncols": min(len(handles), 2 + 2 * columns)}
+    add_legend(figure, handles, names, labelcolor="white", frameon=False, **layout)
     save_figure(figure, path)
 
 
 def _draw(axes: "Axes", panel: Panel, colours: Mapping[int, Colour]) -> None:
-    row = _best_slice(panel.reference if panel.reference.any() else panel.prediction)
+    row = fullest_slice(panel.reference if panel.reference.any() else panel.prediction, axis=1)
     image, prediction, reference = (array[::-1, row] for array in (panel.image, panel.prediction, panel.reference))
     low, high = np.percentile(_surroundings(panel), (1, 99.8))
     aspect = panel.spacing[0] / panel.spacing[2]
@@ -71,16 +72,10 @@ def _draw(axes: "Axes", panel: Panel, colours: Mapping[int, Colour]) -> None:
 
 def _surroundings(panel: Panel) -> np.ndarray:
     """The image around the structures, with half their extent on each side. In CT, air and bone would hide a lesion."""
-    held = np.argwhere(panel.reference if panel.reference.any() else panel.prediction)
-    if not len(held):
+    labelled = np.argwhere(panel.reference if panel.reference.any() else panel.prediction)
+    if not len(labelled):
         return panel.image
-    first, last = held.min(0), held.max(0) + 1
+    first = labelled.min(0)
+    last = labelled.max(0) + 1
     margin = np.maximum((last - first) // 2, MIN_MARGIN_VOXELS)
     return panel.image[tuple(slice(max(0, a - m), b + m) for a, b, m in zip(first, last, margin, strict=True))]
-
-
-def _best_slice(labels: np.ndarray) -> int:
-    """The row (axis 1) with the most labels and, among those, with the most labelled voxels."""
-    kinds = sum((labels == value).any(axis=(0, 2)).astype(int) for value in np.unique(labels[labels > 0]))
-    counts = (labels > 0).sum(axis=(0, 2))
-    return int(np.argmax(kinds * (counts.max() + 1) + counts))

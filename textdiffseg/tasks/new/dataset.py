@@ -18,12 +18,12 @@ from textdiffseg.files import write_atomically
 from textdiffseg.imaging.sources.files import files_of
 from textdiffseg.leftovers import sweep
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
-from textdiffseg.tasks.new_again import differences, sources_of
-from textdiffseg.tasks.new_cases import TakenCase, take_case
-from textdiffseg.tasks.new_folder import NewHeader, Written, choose_folder
-from textdiffseg.tasks.new_look import channel_count, draw_overlays, guess_channels, usual_ending
-from textdiffseg.tasks.new_sources import Sources
-from textdiffseg.tasks.new_structures import structure_names, unheld
+from textdiffseg.tasks.new.again import differences, sources_of
+from textdiffseg.tasks.new.cases import TakenCase, take_case
+from textdiffseg.tasks.new.folder import NewHeader, Written, choose_folder
+from textdiffseg.tasks.new.look import channel_count, draw_first_cases, guess_channels, usual_ending
+from textdiffseg.tasks.new.sources import Sources
+from textdiffseg.tasks.new.structures import structure_names, unheld
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def _make(
     kinds = channels or kinds
     content = header.content(
         raw.path,
-        [path for one in taken for path in (*one.images, one.label)],
+        [path for case in taken for path in (*case.images, case.label)],
         channel_names={str(place): kind for place, kind in enumerate(kinds)},
         labels={BACKGROUND: 0, **names},
         numTraining=len(taken),
@@ -125,21 +125,21 @@ def _make(
     check_header(content, "the new dataset.json")
     write_atomically(raw.header, content)
     written.forget()
-    pictures, notes = draw_overlays(taken, names, raw, kinds)
-    notes = (*unheld(gaps, sources), *dict.fromkeys(chain.from_iterable(one.notes for one in taken)), *notes)
+    pictures, notes = draw_first_cases(taken, names, raw, kinds)
+    notes = (*unheld(gaps, sources), *dict.fromkeys(chain.from_iterable(case.notes for case in taken)), *notes)
     dataset = read_dataset(raw.path)
     return NewDataset(Path(), dataset, True, gaps, sources, tuple(left_out), pictures, notes, not channels)
 
 
 def _structures(sources: Sources) -> dict[str, int]:
     """The values of structures that have names. Raises `UserError` if some masks are label maps, which have none."""
-    joined = [one for one in sources.cases if one.is_joined]
+    joined = [source for source in sources.cases if source.is_joined]
     if joined and len(joined) < len(sources.cases):
         raise UserError(
             "Some masks are structures with names, others are label maps with values. Connect both with --labels "
             "NAME=VALUE ..."
         )
-    return numbered_names(name for one in joined for name in structure_names(one))
+    return numbered_names(name for source in joined for name in structure_names(source))
 
 
 def _take(
@@ -153,10 +153,12 @@ def _take(
     """The cases, and lines on those that have a fault."""
     sweep((raw.images("Tr"), raw.labels("Tr")))
     values = {normalise(name): value for name, value in structures.items()}
-    counts = [len(one.images) for one in sources.cases]
+    counts = [len(source.images) for source in sources.cases]
     usual = max(set(counts), key=counts.count)
     in_one_file = usual == 1 and channel_count(sources.cases) > 1
-    taken, faults, total = [], list[tuple[str, str]](), len(sources.cases)
+    taken: list[TakenCase] = []
+    faults: list[tuple[str, str]] = []
+    total = len(sources.cases)
     progress(ProgressEvent("Read the masks", 0, total, "case"))
     for done, source in enumerate(sources.cases, start=1):
         try:
@@ -176,21 +178,21 @@ def _take(
 
 def _names(given: Mapping[str, int], structures: Mapping[str, int], taken: Sequence[TakenCase]) -> dict[str, int]:
     """The labels by value: those of the user, structures that a mask holds, and `label 3` for any other value."""
-    held = sorted({value for one in taken for value, volume in one.volumes.items() if volume})
-    if given and not held:
+    present = sorted({value for case in taken for value, volume in case.volumes.items() if volume})
+    if given and not present:
         raise UserError("No mask holds one of --labels. Name the values or structures that the masks hold.")
-    names = dict(given) or {name: value for name, value in structures.items() if value in held}
-    names |= {f"label {value}": value for value in held if value not in names.values()}
+    names = dict(given) or {name: value for name, value in structures.items() if value in present}
+    names |= {f"label {value}": value for value in present if value not in names.values()}
     if not names:
         raise UserError("All masks are empty: no voxel has a value above 0. Check that the second folder holds masks.")
-    return dict(sorted(names.items(), key=lambda one: one[1]))
+    return dict(sorted(names.items(), key=lambda item: item[1]))
 
 
 def _gaps(
     names: Mapping[str, int], taken: Sequence[TakenCase], missing: Missing
 ) -> tuple[tuple[LabelGap, ...], dict[str, tuple[str, ...]]]:
     labels = {name: value for name, value in names.items() if name.casefold() != IGNORE}
-    volumes = {one.case: one.volumes for one in taken}
+    volumes = {case.case: case.volumes for case in taken}
     gaps = gaps_of(labels, volumes, missing)
     return gaps, annotated_labels(gaps, volumes)
 
@@ -200,12 +202,12 @@ def _without_blank(
 ) -> list[TakenCase]:
     """The cases that were annotated for a label. The files of the others are removed from the data set."""
     kept = []
-    for one in taken:
-        if annotated.get(one.case) != ():
-            kept.append(one)
+    for case in taken:
+        if annotated.get(case.case) != ():
+            kept.append(case)
             continue
-        left_out.append(f"case {one.case}: its mask is empty. If nothing is there to be drawn, give --missing absent.")
-        for path in (*one.images, one.label):
+        left_out.append(f"case {case.case}: its mask is empty. If nothing is there to be drawn, give --missing absent.")
+        for path in (*case.images, case.label):
             for file in files_of(path):  # a .hdr file has a second one
                 file.unlink()
     if not kept:

@@ -3,7 +3,7 @@
 import matplotlib.image
 import numpy as np
 
-from textdiffseg.evaluation.picture import Panel, draw_overlays
+from textdiffseg.imaging.panels import Panel, draw_panels
 
 
 def test_a_picture_of_two_cases_one_of_them_empty(tmp_path):
@@ -15,7 +15,7 @@ def test_a_picture_of_two_cases_one_of_them_empty(tmp_path):
         Panel("full", image, np.roll(labels, 2, axis=2), labels, (2.0, 1.0, 1.0)),
         Panel("empty", image, labels * 0, labels * 0, (1.0, 1.0, 1.0)),
     ]
-    draw_overlays(panels, {1: "liver", 2: "lesion"}, tmp_path / "pictures" / "overlay.png")
+    draw_panels(panels, {1: "liver", 2: "lesion"}, tmp_path / "pictures" / "overlay.png")
     picture = matplotlib.image.imread(tmp_path / "pictures" / "overlay.png")
     assert picture.shape[1] > picture.shape[0] > 100
     colourful = np.ptp(picture[..., :3], axis=2) > 0.2
@@ -28,7 +28,7 @@ def test_rows_are_filled_one_after_the_other(tmp_path):
     panels = [Panel(str(number), image, labels, labels, (1.0, 1.0, 1.0)) for number in range(6)]
     shapes = []
     for rows in (1, 3):
-        draw_overlays(panels, {1: "liver"}, tmp_path / f"{rows}.png", rows)
+        draw_panels(panels, {1: "liver"}, tmp_path / f"{rows}.png", rows)
         shapes.append(matplotlib.image.imread(tmp_path / f"{rows}.png").shape)
     assert shapes[0][1] == 3 * shapes[1][1]
     assert shapes[1][0] > 2 * shapes[0][0]

@@ -17,7 +17,7 @@ from plans.errors import UserError
 from plans.file_names import NIFTI, VOXEL_ENDINGS, channel_file, safe_name, split_ending
 from plans.layout import RawFolder, tree
 from plans.raw.case_files import names_in
-from plans.raw.folders import parts_of
+from plans.raw.folders import id_and_title
 from plans.records import read_json
 
 SOURCES = "sources"  # a field of dataset.json that other readers ignore
@@ -189,19 +189,20 @@ def choose_folder(
 
 
 def _below_root(header: NewHeader, root: Path, name: str | None, number: int | None) -> Path:
-    trunk, title = tree(root, "raw"), safe_name(name or _title(header.images), MAX_TITLE_BYTES)
+    trunk = tree(root, "raw")
+    title = safe_name(name or _title(header.images), MAX_TITLE_BYTES)
     if not title:
         raise UserError(f"--name {name}: expected letters or digits.")
     folders = sorted(path for path in trunk.iterdir() if path.is_dir()) if trunk.is_dir() else []
-    owners = {parts_of(path.name)[0]: path for path in folders}
+    owners = {id_and_title(path.name)[0]: path for path in folders}
     for path in folders:
-        own = parts_of(path.name)
+        own = id_and_title(path.name)
         alike = own[1].casefold() == title.casefold() and number in (None, own[0])
         if alike and (header.is_of(path) or not RawFolder(path).header.exists()):
             return path
     if number is None:
-        number = next(one for one in range(1, len(owners) + 2) if one not in owners)
-    elif number in owners and parts_of(owners[number].name)[1] != title:
+        number = next(free for free in range(1, len(owners) + 2) if free not in owners)
+    elif number in owners and id_and_title(owners[number].name)[1] != title:
         raise UserError(f"--id {number} is that of {owners[number]}. Choose another one, or leave it out.")
     return trunk / f"Dataset{number:03d}_{title}"
 
@@ -209,6 +210,6 @@ def _below_root(header: NewHeader, root: Path, name: str | None, number: int | N
 def _title(images: Path) -> str:
     """A name for the data set: that of the nearest folder that is more than `images`."""
     path = images.resolve()
-    parts = [path.stem if path.suffix else path.name, *(one.name for one in path.parents)]
-    found = next((one for one in parts if not _NO_TITLE.fullmatch(re.sub(r"[\W_]+", "", one))), "Mine")
-    return parts_of(found)[1]
+    names = [path.stem if path.suffix else path.name, *(parent.name for parent in path.parents)]
+    found = next((name for name in names if not _NO_TITLE.fullmatch(re.sub(r"[\W_]+", "", name))), "Mine")
+    return id_and_title(found)[1]

@@ -26,13 +26,13 @@ class CaseSource:
     images: tuple[Path, ...]  # one per channel, or one with all channels; a folder of DICOM slices
     mask: Path
     drawing: Drawing | None = None  # if the mask is a DICOM object
-    parts: Mapping[str, Path] = field(default_factory=dict)  # if each structure has a file: its name -> file
+    structure_files: Mapping[str, Path] = field(default_factory=dict)  # if each structure has a file: its name -> file
     segments: tuple[tuple[str, int], ...] = ()  # if the mask's file names them: names and values
 
     @property
     def is_joined(self) -> bool:
         """Whether the mask is joined from structures with names. If not, it is a label map."""
-        return self.drawing is not None or bool(self.parts) or bool(self.segments)
+        return self.drawing is not None or bool(self.structure_files) or bool(self.segments)
 
     @property
     def series(self) -> str | None:
@@ -53,7 +53,7 @@ class Sources:
 
 def listed_sources(path: Path) -> Sources:
     """The cases that a CSV file lists."""
-    cases = (CaseSource(one.case, one.images, one.mask, _drawing(one.mask)) for one in read_pairs(path))
+    cases = (CaseSource(row.case, row.images, row.mask, _drawing(row.mask)) for row in read_pairs(path))
     return Sources(tuple(map(_with_segments, cases)))
 
 
@@ -83,13 +83,12 @@ def found_sources(images: Path, masks: Path) -> Sources:
         return replace(parts, doubtful=(*doubtful, *parts.doubtful), unread=unread)
     if not pairing.pairs:
         raise UserError(_without_pairs(images, scans, masks, drawn, pairing.doubtful))
-    cases = tuple(
-        _with_segments(
-            CaseSource(one.case, tuple(scans[name] for name in one.images), drawn[one.mask], drawings.get(one.mask))
-        )
-        for one in pairing.pairs
-    )
-    return Sources(cases, pairing.images, pairing.masks, pairing.doubtful, unread)
+    cases = []
+    for matched in pairing.pairs:
+        channels = tuple(scans[name] for name in matched.images)
+        case = CaseSource(matched.case, channels, drawn[matched.mask], drawings.get(matched.mask))
+        cases.append(_with_segments(case))
+    return Sources(tuple(cases), pairing.images, pairing.masks, pairing.doubtful, unread)
 
 
 def _unread(files: Sequence[Path]) -> tuple[str, ...]:
@@ -109,18 +108,18 @@ def _parts(scans: Mapping[str, Path], drawn: Mapping[str, Path]) -> Sources | No
         if split_ending(path.name)[1] and folder:
             folders.setdefault(folder, {})[" ".join(structure.replace("_", " ").split())] = path
     pairing = pair(scans, folders)
-    names = [structure for one in pairing.pairs for structure in folders[one.mask]]
-    single = [one for one in pairing.pairs if len(folders[one.mask]) == 1]
+    names = [structure for matched in pairing.pairs for structure in folders[matched.mask]]
+    single = [matched for matched in pairing.pairs if len(folders[matched.mask]) == 1]
     if len(set(names)) == len(names) or 2 * len(single) > len(pairing.pairs):
         return None
     cases = tuple(
         CaseSource(
-            one.case,
-            tuple(scans[name] for name in one.images),
-            next(iter(folders[one.mask].values())).parent,
-            parts=folders[one.mask],
+            matched.case,
+            tuple(scans[name] for name in matched.images),
+            next(iter(folders[matched.mask].values())).parent,
+            structure_files=folders[matched.mask],
         )
-        for one in pairing.pairs
+        for matched in pairing.pairs
     )
     return Sources(cases, pairing.images, pairing.masks, pairing.doubtful)
 
