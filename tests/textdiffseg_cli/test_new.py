@@ -12,7 +12,7 @@ import pytest
 
 from plans.raw.dataset import read_dataset
 from textdiffseg.imaging.sources.files import read_labels, read_volume
-from textdiffseg.tasks import new as new_dataset
+from textdiffseg.tasks.new import dataset as new_dataset
 from textdiffseg.tasks.new import cases as new_cases
 from textdiffseg.tasks.new import folder as new_folder
 from textdiffseg_cli.new import main
@@ -307,6 +307,7 @@ def test_a_turned_mask_is_written_on_the_grid_of_its_scan(new, made, folders):
     write(folders[1] / "c0_seg.nii.gz", mask(2, 5)[::-1, :, ::-1], AFFINE @ turn)
     _, out, _ = new()
     assert "Some masks are turned, or smaller than their scan." in out
+    assert "voxel by voxel. Cases: c0." in out
     assert np.array_equal(np.asarray(nibabel.load(made / "labelsTr" / "c0.nii.gz").dataobj), mask(2, 5))
 
 
@@ -320,6 +321,68 @@ def test_structures_that_cross_are_left_out(new, tmp_path):
     assert code == 0
     assert "Left out: " in out
     assert "50% of right overlap left" in out
+
+
+def test_a_mask_of_the_scans_size_at_another_place_is_left_out(new, made, folders):
+    moved = AFFINE.copy()
+    moved[0, 3] = 14  # 7 voxels
+    write(folders[1] / "c0_seg.nii.gz", mask(2, 5), moved)
+    code, out, _ = new()
+    assert code == 0
+    assert "Only its place differs, by 14 mm." in out
+    assert not (made / "labelsTr" / "c0.nii.gz").exists()
+
+
+@pytest.fixture
+def total(tmp_path):
+    """Three cases, each with a folder of two structures."""
+    for place in range(3):
+        case = tmp_path / "Total" / f"s{place}"
+        write(case / "ct.nii.gz", ct())
+        write(case / "masks" / "left.nii.gz", mask(1))
+        write(case / "masks" / "right.nii.gz", mask(0, 255))
+    return tmp_path / "Total"
+
+
+def total_cases(new, tmp_path, total):
+    """The cases that were made of `total`, the labels, and what was printed."""
+    code, out, err = new(sources=(total, total))
+    assert code == 0, err
+    dataset = read_dataset(tmp_path / "root" / "raw" / "Dataset001_Total")
+    return [case.id for case in dataset.cases], [label.name for label in dataset.labels], out
+
+
+def test_a_structure_with_two_files_leaves_its_case_out(new, tmp_path, total):
+    shutil.copy(total / "s1" / "masks" / "left.nii.gz", total / "s1" / "masks" / "left.nii.GZ")
+    cases, labels, out = total_cases(new, tmp_path, total)
+    assert (cases, labels) == (["s0", "s2"], ["left", "right"])
+    assert "would be one case: keep one." in out
+
+
+def test_structures_with_two_files_everywhere_are_refused(new, total):
+    for place in range(3):
+        folder = total / f"s{place}" / "masks"
+        shutil.copy(folder / "left.nii.gz", folder / "left.nii.GZ")
+    code, _, err = new(sources=(total, total))
+    assert (code, "would be one case: keep one." in err) == (2, True)
+
+
+def test_a_label_map_among_the_structures_leaves_its_case_out(new, tmp_path, total):
+    write(total / "s1" / "masks" / "left.nii.gz", mask(1, 3))
+    cases, labels, out = total_cases(new, tmp_path, total)
+    assert (cases, labels) == (["s0", "s2"], ["left", "right"])
+    assert "left.nii.gz holds the values 1, 3. Expected one value above 0" in out
+
+
+def test_a_file_of_the_background_is_not_a_label(new, tmp_path, total):
+    for place in range(3):
+        write(total / f"s{place}" / "masks" / "background.nii.gz", 1 - mask(1, 1))
+    assert total_cases(new, tmp_path, total)[:2] == (["s0", "s1", "s2"], ["left", "right"])
+
+
+def test_one_folder_without_names_of_masks_says_how_they_are_known(new, folders):
+    code, _, err = new(sources=(folders[0], folders[0]))
+    assert (code, "masks have a word such as _seg" in err) == (2, True)
 
 
 def test_the_own_folder_is_refused(new, made, folders):

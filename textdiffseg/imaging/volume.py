@@ -48,6 +48,10 @@ class Geometry:
         apart = np.linalg.solve(self.affine, (other.affine - self.affine) @ corners.T)
         return bool(np.abs(apart[:3]).max() < tolerance)
 
+    def is_moved(self, other: "Geometry") -> bool:
+        """Whether both grids have the same shape, spacing and directions. So at most their places differ."""
+        return self.shape == other.shape and np.allclose(self.affine[:3, :3], other.affine[:3, :3], atol=1e-3)
+
 
 @dataclass(frozen=True)
 class Volume:
@@ -153,7 +157,7 @@ def notes_on_channels(volume: Volume, names: Sequence[str]) -> tuple[str, ...]:
 
 def grid_advice(mask: Geometry, scan: Geometry) -> str:
     """What to do about a mask whose grid differs from that of its scan."""
-    if mask.shape != scan.shape or not np.allclose(mask.affine[:3, :3], scan.affine[:3, :3], atol=1e-3):
+    if not mask.is_moved(scan):
         return "Resample the mask to the scan."
     moved = float(np.linalg.norm(mask.affine[:3, 3] - scan.affine[:3, 3]))
     return (

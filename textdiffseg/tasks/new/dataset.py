@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 
 from plans.choices import MISSING, Missing
-from plans.errors import UserError, merged
+from plans.errors import UserError, listed, merged
 from plans.layout import RawFolder
 from plans.names import normalise
 from plans.raw.dataset import Dataset, check_header, read_dataset
@@ -126,7 +125,7 @@ def _make(
     write_atomically(raw.header, content)
     written.forget()
     pictures, notes = draw_first_cases(taken, names, raw, kinds)
-    notes = (*unheld(gaps, sources), *dict.fromkeys(chain.from_iterable(case.notes for case in taken)), *notes)
+    notes = (*unheld(gaps, sources), *_case_notes(taken), *notes)
     dataset = read_dataset(raw.path)
     return NewDataset(Path(), dataset, True, gaps, sources, tuple(left_out), pictures, notes, not channels)
 
@@ -139,7 +138,17 @@ def _structures(sources: Sources) -> dict[str, int]:
             "Some masks are structures with names, others are label maps with values. Connect both with --labels "
             "NAME=VALUE ..."
         )
-    return numbered_names(name for source in joined for name in structure_names(source))
+    names = (name for source in joined for name in structure_names(source))
+    return numbered_names(name for name in names if normalise(name) != BACKGROUND)  # it is what no structure holds
+
+
+def _case_notes(taken: Sequence[TakenCase]) -> tuple[str, ...]:
+    """The notes on the cases, each with the names of its cases."""
+    cases: dict[str, list[str]] = {}
+    for case in taken:
+        for note in dict.fromkeys(case.notes):
+            cases.setdefault(note, []).append(case.case)
+    return tuple(f"{note} Cases: {listed(names)}." for note, names in cases.items())
 
 
 def _take(

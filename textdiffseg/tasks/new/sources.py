@@ -35,6 +35,11 @@ class CaseSource:
         return self.drawing is not None or bool(self.structure_files) or bool(self.segments)
 
     @property
+    def mask_files(self) -> set[Path]:
+        """The mask, or the files of all structures."""
+        return {self.mask, *self.structure_files.values()}
+
+    @property
     def series(self) -> str | None:
         """UID of the DICOM series on which the mask was drawn."""
         return self.drawing.series if self.drawing is not None and self.images[0].is_dir() else None
@@ -64,31 +69,36 @@ def found_sources(images: Path, masks: Path) -> Sources:
             raise UserError(f"{folder} is not a folder. Give the folder of the {what}, or one CSV file for both.")
     files = {folder: _files(folder) for folder in (images, masks)}
     (scans, twice), (drawn, also) = _scans(images, files[images]), _masks(masks, files[masks])
+    scans = {name: path for name, path in scans.items() if name not in twice}
     unread = _unread(list(dict.fromkeys((*files[images], *files[masks]))))
-    if images.resolve() == masks.resolve():
+    if same := images.resolve() == masks.resolve():
         scans = {name: path for name, path in scans.items() if not is_mask_name(name)}
         drawn = {name: path for name, path in drawn.items() if is_mask_name(name) or drawing_kind(path)}
     for folder, names, what in ((images, scans, "scan"), (masks, drawn, "mask")):
         if not names:
+            advice = "In a folder of both, masks have a word such as _seg or _mask in their names. " if same else ""
             raise UserError(
-                f"{folder} holds no {what}. Expected files that end with {', '.join(FILE_ENDINGS)}, or DICOM"
+                f"{folder} holds no {what}. {advice}Expected files that end with {', '.join(FILE_ENDINGS)}, or DICOM"
                 + (" slices." if what == "scan" else " segmentations or structure sets.")
             )
     drawings, damaged = _drawings(drawn)
     drawn = {name: path for name, path in drawn.items() if name not in damaged}
     pairing = pair(scans, drawn, _by_series(drawings, scans))
-    doubtful = (*dict.fromkeys((*twice, *also)), *damaged.values(), *_crowded(drawings), *pairing.doubtful)
-    pairing = replace(pairing, doubtful=doubtful)
+    doubtful = (*dict.fromkeys((*twice.values(), *also.values())), *damaged.values(), *_crowded(drawings))
+    doubtful = (*doubtful, *pairing.doubtful)
+    found = Sources((), pairing.images, pairing.masks, doubtful, unread)
     if (parts := _parts(scans, drawn)) and len(parts.cases) > len(pairing.pairs):
-        return replace(parts, doubtful=(*doubtful, *parts.doubtful), unread=unread)
-    if not pairing.pairs:
-        raise UserError(_without_pairs(images, scans, masks, drawn, pairing.doubtful))
-    cases = []
-    for matched in pairing.pairs:
-        channels = tuple(scans[name] for name in matched.images)
-        case = CaseSource(matched.case, channels, drawn[matched.mask], drawings.get(matched.mask))
-        cases.append(_with_segments(case))
-    return Sources(tuple(cases), pairing.images, pairing.masks, pairing.doubtful, unread)
+        found = replace(parts, doubtful=(*doubtful, *parts.doubtful), unread=unread)
+    else:
+        for matched in pairing.pairs:
+            channels = tuple(scans[name] for name in matched.images)
+            case = CaseSource(matched.case, channels, drawn[matched.mask], drawings.get(matched.mask))
+            found = replace(found, cases=(*found.cases, _with_segments(case)))
+    doubled = {drawn[name] for name in also if name in drawn}  # which of two files is right is not known
+    found = replace(found, cases=tuple(case for case in found.cases if not doubled & case.mask_files))
+    if not found.cases:
+        raise UserError(_without_pairs(images, scans, masks, drawn, found.doubtful))
+    return found
 
 
 def _unread(files: Sequence[Path]) -> tuple[str, ...]:
@@ -148,7 +158,7 @@ def _drawings(drawn: Mapping[str, Path]) -> tuple[dict[str, Drawing], dict[str, 
     return found, damaged
 
 
-def _scans(folder: Path, paths: Sequence[Path]) -> tuple[dict[str, Path], list[str]]:
+def _scans(folder: Path, paths: Sequence[Path]) -> tuple[dict[str, Path], dict[str, str]]:
     """The scans by name, files of images and folders of DICOM slices, and lines on those of one name."""
     files = [(_name(path, folder), path) for path in paths if split_ending(path.name)[1]]
     slices = [
@@ -158,19 +168,20 @@ def _scans(folder: Path, paths: Sequence[Path]) -> tuple[dict[str, Path], list[s
     return _by_name((*files, *slices))
 
 
-def _masks(folder: Path, paths: Sequence[Path]) -> tuple[dict[str, Path], list[str]]:
+def _masks(folder: Path, paths: Sequence[Path]) -> tuple[dict[str, Path], dict[str, str]]:
     """The masks by name, label maps and DICOM objects, and lines on those of one name."""
     files = [path for path in paths if split_ending(path.name)[1] or drawing_kind(path)]
     return _by_name((_name(path, folder), path) for path in files)
 
 
-def _by_name(named: Iterable[tuple[str, Path]]) -> tuple[dict[str, Path], list[str]]:
-    """The paths whose name is their own, and a line for each name of several paths."""
+def _by_name(named: Iterable[tuple[str, Path]]) -> tuple[dict[str, Path], dict[str, str]]:
+    """The first path of each name, and by name a line for each name of several paths."""
     paths: dict[str, list[Path]] = {}
     for name, path in named:
         paths.setdefault(name, []).append(path)
-    lines = [f"{listed(own, MAX_SHOWN)} would be one case: keep one." for own in paths.values() if len(own) > 1]
-    return {name: own[0] for name, own in paths.items() if len(own) == 1}, lines
+    doubled = {name: own for name, own in paths.items() if len(own) > 1}
+    lines = {name: f"{listed(own, MAX_SHOWN)} would be one case: keep one." for name, own in doubled.items()}
+    return {name: own[0] for name, own in paths.items()}, lines
 
 
 def _files(folder: Path) -> list[Path]:

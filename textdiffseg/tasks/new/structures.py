@@ -49,7 +49,9 @@ def read_mask(path: Path, geometry: Geometry) -> tuple[np.ndarray, bool]:
     labels = read_labels(path)
     if geometry.matches(labels.geometry):
         return labels.array[0], False
-    array = placed(labels.array[0], labels.geometry, geometry)
+    array = None
+    if not labels.geometry.is_moved(geometry):  # the same voxels at another place are most likely a wrong origin
+        array = placed(labels.array[0], labels.geometry, geometry)
     if array is None:
         raise UserError(
             f"{path}: the mask's grid ({describe(labels.geometry)}) differs from the scan's ({describe(geometry)}). "
@@ -119,4 +121,12 @@ def _masks(source: CaseSource, structures: Mapping[str, int], geometry: Geometry
     for name, path in source.structure_files.items():
         if normalise(name) not in structures:
             continue
-        yield structures[normalise(name)], read_mask(path, geometry)[0] > 0
+        array = read_mask(path, geometry)[0]
+        mask = array > 0
+        held = array[mask]
+        if held.size and held.min() != held.max():
+            raise UserError(
+                f"{path} holds the values {listed(np.unique(held).tolist())}. Expected one value above 0, as each "
+                "structure has its own file here. Move it away, or choose the structures with --labels NAME=VALUE ..."
+            )
+        yield structures[normalise(name)], mask
