@@ -48,7 +48,7 @@ class FileHash(Record):
 
 def write_atomically(path: Path, *parts: str | bytes | memoryview) -> None:
     """Write text or bytes to `path`. The file is complete or unchanged. Raises `OSError` as `replacing` does."""
-    with replacing(path) as temporary, open(temporary, "xb", opener=_open_new) as file:
+    with replacing(path) as temporary, open(temporary, "xb", opener=open_no_link) as file:
         for part in parts:
             file.write(part.encode() if isinstance(part, str) else part)
 
@@ -61,9 +61,12 @@ def replacing(path: Path) -> Iterator[Path]:
     unchanged.
 
     Raises:
-        OSError: `path` is a device, a pipe, or below /dev or /proc. A rename would replace it for all programs.
+        OSError: `path` is a folder, a device, a pipe, or below /dev or /proc. A rename would replace the last three
+            for all programs.
     """
     path = Path(path)
+    if path.is_dir():  # also "." and "/", which have no name
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if _is_special(path):
         raise FileExistsError(errno.EEXIST, "not the place of a plain file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -186,5 +189,6 @@ def _is_special(path: Path) -> bool:
     return system or (path.exists() and not path.is_file() and not path.is_dir())
 
 
-def _open_new(path: str, flags: int) -> int:
+def open_no_link(path: str, flags: int) -> int:
+    """An opener for `open`. It fails where `path` is a link, which would lead to a file of somebody else."""
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)

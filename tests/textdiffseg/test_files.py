@@ -27,7 +27,7 @@ def test_a_full_disk_names_the_file_and_leaves_nothing(tmp_path, monkeypatch):
         os.close(descriptor)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(files, "_open_new", full)
+    monkeypatch.setattr(files, "open_no_link", full)
     with pytest.raises(OSError, match="No space") as error:
         write_atomically(tmp_path / "plan.json", "{}")
     assert error.value.filename == str(tmp_path / "plan.json")
@@ -40,6 +40,12 @@ def test_a_folder_in_the_file_s_place_is_named(tmp_path):
         write_atomically(tmp_path / "plan.json", "{}")
     assert error.value.filename == str(tmp_path / "plan.json")
     assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
+
+
+@pytest.mark.parametrize("name", [".", "..", "/"])
+def test_a_path_without_a_name_is_a_folder(name):
+    with pytest.raises(IsADirectoryError):
+        write_atomically(Path(name), "{}")
 
 
 def test_an_error_of_another_file_keeps_its_name(tmp_path):

@@ -150,14 +150,14 @@ def test_missing_damaged_and_foreign_files_are_refused(bank, tmp_path):
 
 
 def test_a_full_disk_names_the_bank_and_leaves_nothing(bank, tmp_path, monkeypatch):
-    files, open_new = FoldFolder(tmp_path).words, textdiffseg.files._open_new
+    files, open_new = FoldFolder(tmp_path).words, textdiffseg.files.open_no_link
 
     def full(path, flags):
         if files.bank.name in path:
             raise OSError(errno.ENOSPC, "No space left on device")
         return open_new(path, flags)
 
-    monkeypatch.setattr("textdiffseg.files._open_new", full)
+    monkeypatch.setattr("textdiffseg.files.open_no_link", full)
     with pytest.raises(OSError, match="No space") as error:
         bank.save(files)
     assert error.value.filename == str(files.bank)

@@ -19,6 +19,7 @@ from plans.layout import RawFolder, tree
 from plans.raw.case_files import names_in
 from plans.raw.folders import id_and_title
 from plans.records import read_json
+from textdiffseg.files import open_no_link
 
 SOURCES = "sources"  # a field of dataset.json that other readers ignore
 WRITTEN = "written"  # in it: the files that are not links
@@ -149,7 +150,7 @@ class Written:
         return path.relative_to(self._raw.path).as_posix()
 
     def _append(self, names: Iterable[str]) -> None:
-        with self._list.open("a", encoding="utf-8", errors="surrogateescape") as file:
+        with open(self._list, "a", encoding="utf-8", errors="surrogateescape", opener=open_no_link) as file:
             file.writelines(f"{name}\n" for name in names)
 
 
