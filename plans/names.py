@@ -22,6 +22,11 @@ def normalise(phrase: str) -> str:
     return " ".join(_BREAKS.sub(" ", unicodedata.normalize("NFKC", plain)).casefold().split())
 
 
+def spreadsheet_text(text: str) -> str:
+    """The text as a cell of a CSV file. One that a spreadsheet would compute, such as `=1+1`, gets an apostrophe."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+
+
 def same_names(names: Iterable[str]) -> list[tuple[str, str]]:
     """The pairs of names that are equal when compared, the earlier one first: `("LeftKidney", "left kidney")`."""
     first: dict[str, str] = {}

@@ -5,6 +5,7 @@ import io
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
+from plans.names import spreadsheet_text
 from plans.records import Record, Upgrades
 from textdiffseg.evaluation.comparison import Comparison
 from textdiffseg.evaluation.lesions import LESION_RULE, LesionScores, mean_over_cases
@@ -147,5 +148,6 @@ def to_csv(summary: Summary) -> str:
     for case in summary.cases:
         for name, scores in case.labels.items():
             more = (getattr(scores.lesions, field, None) for field in lesions.values())
-            writer.writerow((case.case, name, *(getattr(scores, field) for field in columns.values()), *more))
+            texts = spreadsheet_text(case.case), spreadsheet_text(name)
+            writer.writerow((*texts, *(getattr(scores, field) for field in columns.values()), *more))
     return text.getvalue()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from plans.errors import UserError
 from plans.layout import volume_table
+from plans.names import spreadsheet_text
 from textdiffseg.files import write_atomically
 from textdiffseg.tasks.manifest import Manifest, read_manifest
 from textdiffseg.tasks.one_scan import PredictionRun
@@ -56,7 +57,7 @@ def write_table(folder: Path) -> Path | None:
         expected = {} if manifest.expected_dice is None else manifest.expected_dice.labels
         for volume in manifest.volumes:
             values = (volume.volume_ml, volume.low_ml, volume.high_ml, expected.get(volume.label))
-            writer.writerow((manifest.request.case, volume.label, *values))
+            writer.writerow((spreadsheet_text(manifest.request.case), spreadsheet_text(volume.label), *values))
     if not manifests:
         return None
     write_atomically(volume_table(folder), text.getvalue())

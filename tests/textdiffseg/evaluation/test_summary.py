@@ -103,3 +103,8 @@ def test_summaries_of_version_2_are_read():
     ):
         del one["lesions"]
     assert Summary.parse(fields, "summary.json") == summarise(CASES)
+
+
+def test_names_in_the_csv_file_are_no_formulas():
+    summary = summarise([CaseScores(case="-a", labels={"=cmd()": label(-1.0)})])
+    assert to_csv(summary).splitlines()[1].startswith("'-a,'=cmd(),-1.0,")

@@ -58,6 +58,12 @@ def test_each_case_has_a_row_per_label_with_interval_and_expected_dice(tmp_path)
     ]
 
 
+def test_names_are_no_formulas_for_a_spreadsheet(tmp_path):
+    add_case(tmp_path, "a", (VolumeInterval(label="=cmd()", volume_ml=-1.5),))
+    write_table(tmp_path)
+    assert [(row["label"], row["volume_ml"]) for row in rows(tmp_path)] == [("'=cmd()", "-1.5")]
+
+
 def test_unfinished_and_deleted_cases_and_other_json_files_have_no_rows(tmp_path):
     one = (VolumeInterval(label="liver", volume_ml=1.0),)
     add_case(tmp_path, "begun", one, finished=False)
