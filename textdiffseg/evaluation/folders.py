@@ -61,7 +61,7 @@ def evaluate_folders(
         notes.append(_names_note(names))
         known = _annotations_by_value(pairs, names, shared_parts(manifests.values()), workers)
     annotations, own = known
-    counted = _lesion_labels(lesions, own)
+    notes += _labels_beside(Path(predictions), own)
     scored = {case: scored_labels(manifests[case], own, annotations[case].annotated) for case in pairs}
     notes += dict.fromkeys(note for one in scored.values() for note in one.notes)
     if left_out := {name for case in pairs for name in {*annotations[case].annotated} - {*scored[case].labels}}:
@@ -72,7 +72,7 @@ def evaluate_folders(
     if any(shares.values()):
         notes.append("ged2 was measured on the alternatives beside the predictions, weighted by their shares.")
     tasks = [Task(case, pair, annotations[case], scored[case], shares.get(case, ())) for case, pair in pairs.items()]
-    score = partial(_score_files, tolerance_mm=tolerance_mm, lesions=counted)
+    score = partial(_score_files, tolerance_mm=tolerance_mm, lesions=_lesion_labels(lesions, own))
     scores = run_cases(score, tasks, list(pairs), workers)
     cases = followed(scores, "Score the cases", len(tasks), progress, cancel, attrgetter("case"))
     return summarise(tuple(cases), tolerance_mm, notes)
@@ -121,6 +121,31 @@ def read_annotations(
     if faults:
         raise UserError(*faults)
     return annotations, {label.name: label.value for label in table.labels}
+
+
+def _labels_beside(predictions: Path, own: Mapping[str, int]) -> list[str]:
+    """A note if a `dataset.json` beside the predictions has names that the references do not have.
+
+    Raises `UserError` if it gives one of their labels another value.
+    """
+    path = RawFolder(predictions).header
+    if not path.is_file():
+        return []
+    try:
+        table = labels_of(DatasetHeader.read(path), str(path), [])
+    except UserError:  # nothing is read from it
+        return []
+    values = {normalise(name): value for name, value in own.items()}
+    for label in table.labels:
+        if label.value != (value := values.get(normalise(label.name), label.value)):
+            raise UserError(
+                f"{path}: {label.name} has the value {label.value}, but {value} in the references' dataset.json. "
+                "Give the predictions the references' values, or remove this file if it is wrong."
+            )
+    others = [label.name for label in table.labels if normalise(label.name) not in values]
+    if not others:
+        return []
+    return [f"The references do not have these names of {path}, so only values were compared: {listed(others)}."]
 
 
 def _manifests(pairs: Mapping[str, Pair]) -> tuple[dict[str, PredictedLabels], list[str]]:
@@ -222,7 +247,8 @@ class Grid:
         if not volume.geometry.matches(self.geometry):
             raise UserError(
                 f"{path} has another grid ({describe(volume.geometry)}) than {self.path} "
-                f"({describe(self.geometry)}). Predict the same scan that the reference was drawn on."
+                f"({describe(self.geometry)}). Predict the scan that the reference was drawn on, or "
+                "resample one of the two to the grid of the other."
             )
         return volume.array[0]
 

@@ -4,8 +4,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from plans.errors import UserError, merged
-from plans.file_names import FILE_ENDINGS, alternative_of, split_ending
+from plans.errors import UserError, listed, merged
+from plans.file_names import FILE_ENDINGS, alternative_of, split_channel, split_ending
 from plans.raw.case_files import by_stem, names_in, unread
 from plans.raw.dataset import is_plain_name
 from plans.raw.raters import group_references
@@ -37,7 +37,10 @@ def match_files(
     missing = [case for case in expected if case not in masks]
     if missing and not partial_predictions:
         faults = merged((case, f"{predictions} has no prediction for {expected[case][0]}.") for case in missing)
-        raise UserError(*faults, "Predict these cases, or leave them out with --partial.")
+        stems = (split_channel(stem) for stem in masks)
+        channels = any(stem is not None and stem[0] in missing for stem in stems)
+        rename = "Rename predictions such as CASE_0000.nii.gz to CASE.nii.gz. " if channels else ""
+        raise UserError(*faults, f"{rename}Predict these cases, or leave them out with --partial.")
     pairs = {
         case: Pair(masks[case], paths, alternatives.get(case, ())) for case, paths in expected.items() if case in masks
     }
@@ -46,10 +49,12 @@ def match_files(
             f"No file in {predictions} ({_examples(masks.values())}) has the name of a file in {references} "
             f"({_examples(paths[0] for paths in expected.values())}). Rename the files."
         )
-    notes = [f"{len(missing)} references without a prediction were left out."] if missing else []
+    notes = [f"{len(missing)} references without a prediction were left out: {listed(missing)}."] if missing else []
+    if predictions.resolve() == references.resolve():
+        notes.append("The predictions and the references are the same folder, so all scores are perfect.")
     notes += unread(references, (name for name in names_in(references) if (references / name).is_file()))
-    if extra := len(set(masks) - set(expected)):
-        notes.append(f"{extra} predictions without a reference were left out.")
+    if extra := [case for case in masks if case not in expected]:
+        notes.append(f"{len(extra)} predictions without a reference were left out: {listed(extra)}.")
     return pairs, notes
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from plans.errors import UserError, printable
 from plans.file_names import FILE_ENDINGS, split_ending
-from plans.layout import RawFolder
+from plans.layout import RawFolder, volume_table
 from textdiffseg.arguments import path_of, positive, several, whole
 from textdiffseg.evaluation.comparison import compare
 from textdiffseg.evaluation.folders import evaluate_folders
@@ -115,11 +115,14 @@ def _refuse_names(output: Path | None, csv: Path | None) -> None:
     if output is not None and csv is not None and output.resolve() == csv.resolve():
         raise UserError(f"{output}: the JSON file and the CSV file have the same name. Rename one of them.")
     for path in filter(None, (output, csv)):
+        if path.is_dir():
+            raise UserError(f"{path} is a folder. Give the name of a file for the scores.")
         _refuse_inputs(path)
 
 
 def _refuse_inputs(path: Path) -> None:
-    """Raise `UserError` where scores would replace an image, the JSON file beside one, or a dataset.json."""
+    """Raise `UserError` where scores would replace an image or the JSON file beside one, or have a name in use."""
     beside = (path.with_name(f"{path.stem}{ending}") for ending in FILE_ENDINGS)
-    if split_ending(path.name)[1] or path == RawFolder(path.parent).header or any(image.exists() for image in beside):
+    used = (RawFolder(path.parent).header, volume_table(path.parent))
+    if split_ending(path.name)[1] or path in used or any(image.exists() for image in beside):
         raise UserError(f"{path}: this name belongs to the data that is scored. Choose another one for the scores.")

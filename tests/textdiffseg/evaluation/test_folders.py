@@ -83,7 +83,7 @@ def test_extra_predictions_and_other_files_are_left_out(pair):
     (predictions / "manifest.json").write_text("{}")
     summary = evaluate_folders(predictions, references)
     assert len(summary.cases) == 4
-    assert "1 predictions without a reference" in summary.notes[0]
+    assert "1 predictions without a reference were left out: other." in summary.notes[0]
 
 
 def test_all_broken_cases_are_reported_at_once(pair):
@@ -397,13 +397,44 @@ def test_a_name_that_is_not_utf_8_is_one_line(pair):
 
 
 @pytest.mark.parametrize("place", ["output", "csv"])
-@pytest.mark.parametrize("name", ["tiny_00.nii.gz", "tiny_00.json", "dataset.json", "new.nii"])
+@pytest.mark.parametrize("name", ["tiny_00.nii.gz", "tiny_00.json", "dataset.json", "new.nii", "volumes.csv"])
 def test_scores_never_replace_what_is_scored(pair, place, name):
     predictions, references = pair
     before = {path: path.read_bytes() for path in predictions.iterdir()}
     with pytest.raises(UserError, match="belongs to the data that is scored"):
         tds.evaluate(predictions, references, **{place: predictions / name})
     assert {path: path.read_bytes() for path in predictions.iterdir()} == before
+
+
+@pytest.mark.parametrize("place", ["output", "csv"])
+@pytest.mark.parametrize("name", [".", "..", "/"])
+def test_scores_need_the_name_of_a_file(pair, place, name):
+    with pytest.raises(UserError, match="is a folder"):
+        tds.evaluate(*pair, **{place: name})
+
+
+def test_labels_with_other_values_beside_the_predictions_are_refused(pair):
+    predictions, references = pair
+    header = json.loads((references.parent / "dataset.json").read_text())
+    own = {name: value for name, value in header["labels"].items() if value}
+    swapped = dict(zip(own, reversed(own.values()), strict=True))
+    (predictions / "dataset.json").write_text(json.dumps(header | {"labels": {"background": 0, **swapped}}))
+    with pytest.raises(UserError, match=r"cube has the value \d, but \d in the references' dataset\.json"):
+        evaluate_folders(predictions, references)
+    renamed = {"background": 0, **{f"a {name}": value for name, value in own.items()}}
+    (predictions / "dataset.json").write_text(json.dumps(header | {"labels": renamed}))
+    assert "so only values were compared: a " in evaluate_folders(predictions, references).notes[0]
+
+
+def test_a_folder_against_itself_is_noted(pair):
+    assert "are the same folder" in evaluate_folders(pair[1], pair[1]).notes[0]
+
+
+def test_predictions_with_the_number_of_a_channel_get_a_hint(pair):
+    predictions, references = pair
+    (predictions / "tiny_00.nii.gz").rename(predictions / "tiny_00_0000.nii.gz")
+    with pytest.raises(UserError, match=r"Rename predictions such as CASE_0000.nii.gz to CASE.nii.gz"):
+        evaluate_folders(predictions, references)
 
 
 def test_another_folder_is_compared_case_by_case(pair, tmp_path, capsys):
