@@ -17,7 +17,7 @@ from plans.file_names import DICOM, manifest_path
 from plans.layout import DICOM_SEG, RTSTRUCT, SEPARATE, Conversion
 from textdiffseg.arguments import check_choice
 from textdiffseg.extras import require
-from textdiffseg.files import hash_files, write_record
+from textdiffseg.files import hash_files, hash_once, write_record
 from textdiffseg.imaging.sources.files import files_of, read_geometry, read_labels
 from textdiffseg.imaging.volume import Geometry, Volume, describe
 from textdiffseg.imaging.writers.conversions import OtherForms
@@ -72,7 +72,7 @@ class DerivedFiles:
                 raise UserError(
                     f"{path} exists and was not made by tds_predict. Choose another output folder, or --overwrite."
                 )
-            if digest and hash_files([path]) != digest and _is_readable(path):  # "": a process was killed
+            if digest and hash_once(path) != digest and _is_readable(path):  # "": a process was killed
                 raise UserError(
                     f"{path} was changed after it was made, perhaps by hand. Move it away, or replace it with "
                     "--overwrite."
@@ -81,7 +81,7 @@ class DerivedFiles:
     def is_converted(self, manifest: Manifest) -> bool:
         """Whether all files but the picture are there, unchanged."""
         digests = {path: manifest.converted.get(self._name(path)) for path in self.paths}
-        return all(path.is_file() and hash_files([path]) == digest for path, digest in digests.items())
+        return all(path.is_file() and hash_once(path) == digest for path, digest in digests.items())
 
     def drop(self, before: Manifest | None) -> None:
         """Delete the files of an earlier mask before the mask is replaced. Files that changed since are kept."""

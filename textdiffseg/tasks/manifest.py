@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from plans.choices import Resolution
-from plans.errors import UserError
+from plans.errors import UserError, listed
 from plans.file_names import alternative_of, channel_of, manifest_path, named_input, split_ending
 from plans.records import Record, Upgrades
 from textdiffseg.files import hash_files
@@ -143,6 +143,17 @@ def read_manifest(path: Path) -> Manifest | None:
         return Manifest.read(path)
     except UserError:
         return None
+
+
+def unlisted(path: Path) -> str:
+    """The reason that a manifest at `path` does not list the mask beside it."""
+    if not path.is_file():
+        return "no manifest beside it"
+    try:
+        found = Manifest.read(path).outputs
+    except UserError as error:
+        return " ".join(error.lines)
+    return f"{path} lists other files: {listed([*found], 3) or 'none'}"
 
 
 def is_output(path: Path) -> bool:

@@ -23,6 +23,7 @@ from textdiffseg.tasks.manifest import (
     Sampled,
     WrittenAlternative,
     read_manifest,
+    unlisted,
     versions,
 )
 from textdiffseg.text.case_texts import CaseText
@@ -157,14 +158,26 @@ def refuse_alternatives_as_scans(run: PredictionRun, cases: Collection[str]) -> 
         raise UserError(*merged(faults))
 
 
-def drop_outputs(run: PredictionRun, before: Manifest | None) -> None:
-    """Delete alternatives and maps of an earlier mask before the mask is replaced. Files that changed are kept."""
+def stale_masks(run: PredictionRun, mask: Path, before: Manifest | None) -> tuple[str, ...]:
+    """The names of an earlier mask of the case in another format. A user who names the file may want several."""
+    if before is None or run.file_name is not None:
+        return ()
+    stem = split_ending(mask.name)[0]
+    return tuple(name for name in before.outputs if split_ending(name)[0] == stem and name != mask.name)
+
+
+def drop_outputs(run: PredictionRun, mask: Path, before: Manifest | None) -> None:
+    """Delete the files of an earlier mask before `mask` is written. Files that changed are kept.
+
+    These are alternatives, maps, and the mask itself if the scan had another format.
+    """
     if before is None:
         return
+    stale = stale_masks(run, mask, before)
     folder, maps = run.out.resolve(), {(run.out / kind).resolve() for kind in MAPS}
     for file in before.outputs:
         path, number = run.out / file, alternative_of(split_ending(file)[0])[1]
-        allowed = maps if number is None else {folder}  # a manifest may come from anyone
+        allowed = maps if number is None and file not in stale else {folder}  # a manifest may come from anyone
         if path.resolve().parent in allowed and before.is_unchanged(path, file):
             path.unlink()
 
@@ -180,10 +193,10 @@ def refuse_files_of_others(
     known = {} if before is None else before.outputs
     numbers = range(1, 1 + alternatives_of(run))
     alternatives = [output.with_name(alternative_file(*split_ending(output.name), number)) for number in numbers]
-    for path in (output, *alternatives):
+    for path in (output, *alternatives, *(output.with_name(name) for name in stale_masks(run, output, before))):
         if path.exists() and path.name not in known:
             raise UserError(
-                f"{path} exists and was not made by tds_predict (no manifest beside it). "
+                f"{path} exists and was not made by tds_predict ({unlisted(manifest)}). "
                 "Choose another output folder, or --overwrite."
             )
         if before is not None and before.is_corrected(path):

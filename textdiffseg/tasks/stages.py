@@ -138,7 +138,7 @@ def write(run: PredictionRun, work: Work) -> Work:
     mask, result = work.mask, work.result
     derived = DerivedFiles(run, mask, work.paths)
     derived.drop(work.before)
-    drop_outputs(run, work.before)
+    drop_outputs(run, mask, work.before)
     write_record(manifest_path(mask), Manifest(request=work.request))
     final = manifest_of(run, work.request, result, result.write(run.out, mask.name))
     write_record(manifest_path(mask), final)

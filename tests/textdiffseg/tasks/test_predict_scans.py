@@ -169,6 +169,34 @@ def test_a_mask_in_another_format_is_written_too_but_replaces_no_file_of_others(
         predict_scan(job(file_name="a.nii"), "a", (scan,))
 
 
+def test_a_scan_in_another_format_replaces_the_mask_in_the_earlier_one(job, scan):
+    out = job().out
+    predict_scan(job(), "a", (scan,))
+    other = scan.with_name("a_0000.nrrd")
+    sitk.WriteImage(sitk.ReadImage(str(scan)), str(other))
+    predict_scan(job(), "a", (other,))
+    assert sorted(path.name for path in out.glob("a.n*")) == ["a.nrrd"]
+    sitk.WriteImage(sitk.ReadImage(str(out / "a.nrrd")) * 0, str(out / "a.nrrd"))
+    with pytest.raises(UserError, match=r"a\.nrrd was changed after it was predicted"):
+        predict_scan(job(), "a", (scan,))
+    assert not (out / "a.nii.gz").exists()
+
+
+def test_the_reason_that_a_manifest_is_not_that_of_a_mask_is_printed(job, scan, make_scan):
+    out = job().out
+    make_scan(scan.with_name("b_0000.nii.gz"))
+    scans = {"a": (scan,), "b": (scan.with_name("b_0000.nii.gz"),)}
+    predict_scans(job(), scans)
+    first, second = (out / f"{case}.json" for case in scans)
+    own, other = first.read_text(), second.read_text()
+    first.write_text(other)
+    with pytest.raises(UserError, match=r"a\.json lists other files: b\.nii\.gz"):
+        predict_scan(job(), "a", (scan,))
+    first.write_text(json.dumps(json.loads(own) | {"threads": "many"}))
+    with pytest.raises(UserError, match="threads"):
+        predict_scan(job(), "a", (scan,))
+
+
 def test_a_scan_that_shows_nothing_gets_a_note(job, scan):
     sitk.WriteImage(sitk.ReadImage(str(scan)) * 0, str(scan))
     predict_scan(job(), "a", (scan,))
