@@ -47,6 +47,12 @@ def test_a_data_set_that_is_not_planned(tiny_raw, tmp_path, capsys):
     assert (found["dataset"], found["cases"], found["presets"]) == ("Dataset901_Tiny", 4, [])
 
 
+def test_a_folder_that_is_not_a_data_set_is_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["."]) == 2
+    assert "is not a data set: it has no dataset.json" in capsys.readouterr().err
+
+
 def test_an_unknown_data_set_is_one_line(tmp_path, capsys):
     assert main(["7", "--root", str(tmp_path)]) == 2
     assert "No data set '7'" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from typing import Literal
 from plans.choices import PRESETS, RESOLUTIONS, Preset, Resolution
 from plans.commands import command_line, predict_best_command, predict_command
 from plans.errors import UserError
-from plans.layout import ALL, FOLD, FoldFolder, PreprocessedFolder, best_models, model_folder, tree
+from plans.layout import ALL, FOLD, FoldFolder, PreprocessedFolder, RawFolder, best_models, model_folder, tree
 from plans.plan import Plan
 from plans.raw.dataset import read_dataset
 from plans.raw.folders import find_folder
@@ -113,9 +113,14 @@ def name_of(dataset: str, root: Path) -> str:
     fault: UserError | None = None
     for kind in ("raw", "preprocessed", "results"):
         try:
-            return find_folder(dataset, root, kind).resolve().name
+            folder = find_folder(dataset, root, kind)
         except UserError as error:
             fault = fault or error
+            continue
+        header = RawFolder(folder).header
+        if kind != "raw" or header.is_file():
+            return folder.resolve().name
+        fault = UserError(f"{folder} is not a data set: it has no {header.name}. Give the id or the folder of one.")
     assert fault is not None, "expected a fault of the first tree"
     raise fault
 
