@@ -82,7 +82,7 @@ def run_cases(
 def _killed(when: str, workers: int) -> UserError:
     return UserError(
         f"A worker process was killed {when}, most likely because the memory was full. Run again with fewer than "
-        f"--workers {workers}. Finished cases are kept."
+        f"--workers {workers}. Files that are written are kept."
     )
 
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import prod
@@ -51,17 +52,19 @@ class TrainingLoader:
         """
         self.samples = TrainingSamples(folder, case_ids, plan, phrasings, seed)
         self._order = _Order(plan.batch)
-        self._loader = DataLoader(
-            self.samples,
-            batch_sampler=self._order,
-            collate_fn=collate,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            prefetch_factor=PREFETCH if workers else None,
-            worker_init_fn=_start_worker,
-            pin_memory=pin_memory,
-            generator=torch.Generator(),  # the default would draw from the global generator, which must not change
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores: a user's choice
+            self._loader = DataLoader(
+                self.samples,
+                batch_sampler=self._order,
+                collate_fn=collate,
+                num_workers=workers,
+                persistent_workers=workers > 0,
+                prefetch_factor=PREFETCH if workers else None,
+                worker_init_fn=_start_worker,
+                pin_memory=pin_memory,
+                generator=torch.Generator(),  # the default would draw from the global generator, which must not change
+            )
 
     def epoch(self, epoch: int, iterations: int, start: int = 0, subsets_from: int = 0) -> Iterator[Batch]:
         """Batches `start` to `iterations - 1` of an epoch. `UserError` if a case is damaged or a worker has died.

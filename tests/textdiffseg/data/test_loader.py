@@ -196,3 +196,8 @@ def test_queries_are_subsets_from_the_given_batch_on(make_loader):
 def test_a_batch_of_loading_processes_takes_a_time_and_one_of_none_takes_none(make_loader):
     assert make_loader().seconds_per_batch() == 0
     assert 0 < make_loader(workers=1).seconds_per_batch() < 60
+
+
+def test_more_workers_than_cores_give_no_warning_of_torch(make_loader, recwarn):
+    make_loader(workers=500)
+    assert not recwarn.list
