@@ -2,8 +2,11 @@
 
 import errno
 import math
+import os
+import sys
 from argparse import Namespace
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from plans.errors import printable
@@ -45,10 +48,18 @@ def path_error(args: Iterable[object]) -> str | None:
             whole = str(path.absolute())
             whole.encode()
         except UnicodeEncodeError:
-            return f"{printable(whole)}: this path is not in UTF-8. Rename its folder or file."
+            return f"{printable(whole)}: {_encoding_advice(whole)}"
         except OSError as error:
             return f"The current folder cannot be found ({error.strerror}). Change to another folder with cd."
     return None
+
+
+def _encoding_advice(path: str) -> str:
+    """What to do about a path whose bytes this process could not decode."""
+    with suppress(UnicodeError):
+        os.fsencode(path).decode("utf-8")
+        return f"this shell's locale reads names as {sys.getfilesystemencoding()}: set LC_ALL=C.UTF-8."
+    return "this path is not in UTF-8. Rename its folder or file."
 
 
 def system_error(error: OSError) -> str | None:

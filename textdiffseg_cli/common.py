@@ -124,15 +124,18 @@ def run(work: Callable[..., int | None], *args: object) -> int:
     keep_freed_memory()
     _open_closed_streams()
     previous = _terminate_by_exception()
+    sys.unraisablehook = _repeat_if_swallowed
     try:
         with _degrading(sys.stdout), _degrading(sys.stderr):
             code = _exit_code(work, args)
             try:
                 sys.stdout.flush()  # an error can still be reported here
             except (OSError, ValueError) as error:
-                return _end_of_output(error)
+                end = _end_of_output(error, silent=code != 0)
+                return code or end
             return code
     finally:
+        sys.unraisablehook = sys.__unraisablehook__
         if previous is not None:
             signal.signal(signal.SIGTERM, previous)
 
@@ -169,7 +172,7 @@ def _exit_code(work: Callable[..., int | None], args: tuple[object, ...]) -> int
 
 
 def console() -> "Console":
-    """The console for tables. Brackets in names of labels and files are printed as they are."""
+    """The console for tables. Brackets and colons in names of labels and files are printed as they are."""
     from rich.console import Console
 
     class Pipe(Console):
@@ -177,7 +180,7 @@ def console() -> "Console":
             self.quiet = True
             raise BrokenPipeError  # `run` handles it; rich would exit with code 1
 
-    return Pipe(markup=False)
+    return Pipe(markup=False, emoji=False)
 
 
 def print_lines(*lines: str, file: TextIO | None = None) -> None:
@@ -193,13 +196,16 @@ def _fail(*lines: str, prefix: str = "error: ") -> int:
     return FAILED
 
 
-def _end_of_output(error: Exception) -> int:
+def _end_of_output(error: Exception, silent: bool = False) -> int:
     """The exit code if the output cannot be written. A reader that is gone is silent; a full disk is reported.
 
-    The rest of the output is dropped, as the interpreter would otherwise try to write it again at exit.
+    The rest of the output is dropped, as the interpreter would otherwise try to write it again at exit. `silent`: an
+    error was printed already.
     """
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if silent:
+        return FAILED
     if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
         return _fail(system_error(error) or f"The output cannot be written: {error.strerror}.")
     return CLOSED
@@ -226,6 +232,15 @@ def _open_closed_streams() -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - to the end of the process
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+
+
+def _repeat_if_swallowed(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Send SIGTERM again if its exception came in a callback of the interpreter, which drops exceptions."""
+    error = unraisable.exc_value
+    if isinstance(error, SystemExit) and error.code == TERMINATED:
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 def _terminate_by_exception() -> signal.Handlers | Callable[[int, FrameType | None], object] | int | None:

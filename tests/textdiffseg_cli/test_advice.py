@@ -103,5 +103,12 @@ def test_a_path_that_is_not_in_utf_8_is_one_line(tmp_path, capsys):
     assert new.main([str(folder), str(tmp_path), "--root", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "this path is not in UTF-8" in error
+    assert "this path is not in UTF-8. Rename" in error
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+
+
+def test_a_shell_without_utf_8_is_the_fault_of_its_locale(python, tmp_path):
+    code = "from pathlib import Path; sys.exit(run(print, Path(sys.argv[1])))"
+    done = python(code, "$RUN \u00fc", LC_ALL="POSIX", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    assert done.returncode == 2, done
+    assert "set LC_ALL=C.UTF-8" in done.stderr

@@ -8,7 +8,16 @@ import sys
 import pytest
 
 from plans.errors import UserError
-from textdiffseg_cli.common import add_root, command, positive_float, positive_int, print_lines, run, whole_number
+from textdiffseg_cli.common import (
+    add_root,
+    command,
+    console,
+    positive_float,
+    positive_int,
+    print_lines,
+    run,
+    whole_number,
+)
 
 
 def test_a_command_that_worked_returns_0_or_its_own_code():
@@ -41,6 +50,23 @@ def test_sigterm_unwinds_so_that_files_get_closed():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False, timeout=20)
     assert done.returncode == 143, done.stderr
     assert done.stdout == "closed\n"
+
+
+def test_a_sigterm_that_a_callback_swallows_comes_again():
+    code = (
+        "import os, signal, sys, time\n"
+        "from textdiffseg_cli.common import run\n"
+        "class Last:\n"
+        "    def __del__(self):\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        time.sleep(1)\n"
+        "def work():\n"
+        "    Last()\n"
+        "    time.sleep(60)\n"
+        "sys.exit(run(work))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False, timeout=20)
+    assert (done.returncode, done.stderr) == (143, "")
 
 
 def test_the_old_signal_handler_comes_back():
@@ -99,6 +125,17 @@ def test_an_output_whose_disk_is_full_is_one_line(python):
     done = python("sys.exit(run(lambda: print('x')))", "$RUN > /dev/full")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert done.stderr.startswith("error: The disk is full")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
+def test_a_full_disk_that_a_command_meets_itself_is_printed_once(python):
+    done = python("sys.exit(run(lambda: print('x', flush=True)))", "$RUN > /dev/full")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+def test_names_in_tables_are_printed_as_they_are(capsys):
+    console().print("[bold] :heart:")
+    assert capsys.readouterr().out == "[bold] :heart:\n"
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii"])

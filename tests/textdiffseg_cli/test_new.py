@@ -12,8 +12,8 @@ import pytest
 
 from plans.raw.dataset import read_dataset
 from textdiffseg.imaging.sources.files import read_labels, read_volume
-from textdiffseg.tasks.new import dataset as new_dataset
 from textdiffseg.tasks.new import cases as new_cases
+from textdiffseg.tasks.new import dataset as new_dataset
 from textdiffseg.tasks.new import folder as new_folder
 from textdiffseg_cli.new import main
 
