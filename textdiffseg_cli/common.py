@@ -124,18 +124,17 @@ def run(work: Callable[..., int | None], *args: object) -> int:
     keep_freed_memory()
     _open_closed_streams()
     previous = _terminate_by_exception()
-    sys.unraisablehook = _repeat_if_swallowed
+    hook, sys.unraisablehook = sys.unraisablehook, _repeat_if_swallowed
     try:
         with _degrading(sys.stdout), _degrading(sys.stderr):
             code = _exit_code(work, args)
             try:
                 sys.stdout.flush()  # an error can still be reported here
             except (OSError, ValueError) as error:
-                end = _end_of_output(error, silent=code != 0)
-                return code or end
+                return _end_of_output(error)
             return code
     finally:
-        sys.unraisablehook = sys.__unraisablehook__
+        sys.unraisablehook = hook
         if previous is not None:
             signal.signal(signal.SIGTERM, previous)
 
@@ -196,16 +195,13 @@ def _fail(*lines: str, prefix: str = "error: ") -> int:
     return FAILED
 
 
-def _end_of_output(error: Exception, silent: bool = False) -> int:
+def _end_of_output(error: Exception) -> int:
     """The exit code if the output cannot be written. A reader that is gone is silent; a full disk is reported.
 
-    The rest of the output is dropped, as the interpreter would otherwise try to write it again at exit. `silent`: an
-    error was printed already.
+    The rest of the output is dropped, as the interpreter would otherwise try to write it again at exit.
     """
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if silent:
-        return FAILED
     if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
         return _fail(system_error(error) or f"The output cannot be written: {error.strerror}.")
     return CLOSED
