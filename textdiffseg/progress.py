@@ -1,5 +1,6 @@
 """Progress events, reports and cancelling of long work."""
 
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -107,3 +108,11 @@ def silent(_: object) -> None:
 def never() -> bool:
     """A `Cancel` that never stops the work."""
     return False
+
+
+def ending_signals() -> tuple[signal.Signals, ...]:
+    """SIGTERM, and SIGHUP of a closed terminal where the platform has it, unless `nohup` ignores it."""
+    hangup: signal.Signals | None = getattr(signal, "SIGHUP", None)
+    if hangup is None or signal.getsignal(hangup) is signal.SIG_IGN:
+        return (signal.SIGTERM,)
+    return (signal.SIGTERM, hangup)

@@ -28,16 +28,18 @@ from plans.choices import PRESETS
 from plans.errors import UserError, printable
 from textdiffseg import __version__
 from textdiffseg.allocator import keep_freed_memory
+from textdiffseg.progress import ending_signals
 from textdiffseg_cli.advice import address_space_error, loop_error, memory_error, module_error, path_error, system_error
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+Handler = signal.Handlers | Callable[[int, FrameType | None], object] | int | None
+
 # Exit codes. Those of signals are 128 + the signal's number, as shells expect.
 FAILED = 2  # a mistake that the user can correct; argparse uses the same code
 INTERRUPTED = 130  # SIGINT
 CLOSED = 141  # SIGPIPE
-TERMINATED = 143  # SIGTERM
 
 MAX_WHOLE = 2**53  # a checkpoint that holds a larger number could not be read again
 
@@ -109,7 +111,7 @@ def run(work: Callable[..., int | None], *args: object) -> int:
         an extra, a full disk, a place that cannot be written, and full memory.
     130: Ctrl-C.
     141: the reader of the output is gone.
-    143: SIGTERM. It unwinds like an exception, so open files are closed.
+    143, 129: SIGTERM, SIGHUP. They unwind like an exception, so open files are closed.
 
     Any other exception is a bug and keeps its traceback.
     """
@@ -135,8 +137,8 @@ def run(work: Callable[..., int | None], *args: object) -> int:
             return code
     finally:
         sys.unraisablehook = hook
-        if previous is not None:
-            signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _exit_code(work: Callable[..., int | None], args: tuple[object, ...]) -> int:
@@ -231,16 +233,17 @@ def _open_closed_streams() -> None:
 
 
 def _repeat_if_swallowed(unraisable: "sys.UnraisableHookArgs") -> None:
-    """Send SIGTERM again if its exception came in a callback of the interpreter, which drops exceptions."""
+    """Send SIGTERM or SIGHUP again if its exception came in a callback of the interpreter, which drops exceptions."""
     error = unraisable.exc_value
-    if isinstance(error, SystemExit) and error.code == TERMINATED:
-        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
-    else:
-        sys.__unraisablehook__(unraisable)
+    for number in ending_signals():
+        if isinstance(error, SystemExit) and error.code == 128 + number:
+            threading.Timer(0.1, os.kill, (os.getpid(), number)).start()
+            return
+    sys.__unraisablehook__(unraisable)
 
 
-def _terminate_by_exception() -> signal.Handlers | Callable[[int, FrameType | None], object] | int | None:
-    """Let SIGTERM raise `SystemExit`. Returns the old handler; None outside the main thread, which alone may set it."""
+def _terminate_by_exception() -> dict[int, Handler]:
+    """Let SIGTERM and SIGHUP raise `SystemExit`. Returns the old handlers. Only the main thread may set them."""
     if threading.current_thread() is not threading.main_thread():
-        return None
-    return signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+        return {}
+    return {number: signal.signal(number, lambda number, _: sys.exit(128 + number)) for number in ending_signals()}

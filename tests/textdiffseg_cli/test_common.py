@@ -35,20 +35,21 @@ def test_interrupting_names_the_way_to_resume(raiser, capsys):
     assert "again" in capsys.readouterr().err
 
 
-def test_sigterm_unwinds_so_that_files_get_closed():
+@pytest.mark.parametrize(("name", "code_of_exit"), [("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_that_ends_the_command_unwinds_so_that_files_get_closed(name, code_of_exit):
     code = (
         "import os, signal, sys\n"
         "from textdiffseg_cli.common import run\n"
         "def work():\n"
         "    try:\n"
-        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        f"        os.kill(os.getpid(), signal.{name})\n"
         "        signal.pause()\n"
         "    finally:\n"
         "        print('closed', flush=True)\n"
         "sys.exit(run(work))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False, timeout=20)
-    assert done.returncode == 143, done.stderr
+    assert done.returncode == code_of_exit, done.stderr
     assert done.stdout == "closed\n"
 
 

@@ -127,9 +127,9 @@ def _guarded(loader: "DataLoader[Sample | Fault]") -> Iterator[Batch | Fault]:
     torch's handler of SIGCHLD would raise in the middle of a step. torch also checks its workers while it waits for a
     batch. That is early enough, so its handler is not installed.
     """
-    with _same_handler("SIGCHLD"), without_main():
-        batches = iter(loader)
     try:
+        with _same_handler("SIGCHLD"), without_main():
+            batches = iter(loader)  # from the second epoch on, it waits for a batch
         yield from batches
     except RuntimeError as error:
         if "DataLoader worker" not in str(error) or "exited unexpectedly" not in str(error):

@@ -1,6 +1,6 @@
 """Requests to stop a training: finish the iteration, save the state, then end.
 
-They are Ctrl-C, SIGTERM, and errors in functions that the caller gave.
+They are Ctrl-C, SIGTERM, SIGHUP, and errors in functions that the caller gave.
 """
 
 import signal
@@ -11,14 +11,14 @@ from typing import TypeVar
 
 from plans.errors import UserError
 from textdiffseg.data.batch import Batch
-from textdiffseg.progress import Cancel, Cancelled
+from textdiffseg.progress import Cancel, Cancelled, ending_signals
 
 Item = TypeVar("Item")
 
 
 @contextmanager
 def stop_requests() -> Iterator[list[BaseException]]:
-    """A list that receives an exception for each Ctrl-C or SIGTERM. A second Ctrl-C raises at once.
+    """A list that receives an exception for each Ctrl-C, SIGTERM or SIGHUP. A second Ctrl-C raises at once.
 
     Remove an exception from the list before you raise it. Otherwise the list and the traceback keep each other alive,
     and the loading processes with them.
@@ -33,7 +33,7 @@ def stop_requests() -> Iterator[list[BaseException]]:
     if threading.current_thread() is not threading.main_thread():
         yield requests
         return
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, *ending_signals())}
     try:
         yield requests
     finally:

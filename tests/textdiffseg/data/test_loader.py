@@ -103,6 +103,16 @@ def test_a_killed_process_is_one_line_and_no_signal_breaks_into_a_step(make_load
     assert len(error.value.lines) == 1
 
 
+def test_a_process_killed_between_two_epochs_is_the_same_line(make_loader):
+    loader = make_loader(workers=1)
+    next(loader.epoch(0, 1))
+    (worker,) = loader._loader._iterator._workers
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.join(10)
+    with pytest.raises(UserError, match="process that loads batches was killed"):
+        next(loader.epoch(1, 1))
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("fault", ["nan", "label"])
 def test_a_stored_case_with_values_that_none_has_is_one_line_that_names_it(

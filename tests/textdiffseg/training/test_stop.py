@@ -8,13 +8,24 @@ from textdiffseg.training.stop import deferred, stop_requests
 
 
 @pytest.mark.parametrize(
-    ("number", "kind", "code"), [(signal.SIGTERM, SystemExit, 143), (signal.SIGINT, KeyboardInterrupt, None)]
+    ("number", "kind", "code"),
+    [(signal.SIGTERM, SystemExit, 143), (signal.SIGHUP, SystemExit, 129), (signal.SIGINT, KeyboardInterrupt, None)],
 )
 def test_a_signal_waits_as_the_exception_that_it_means(number, kind, code):
     with stop_requests() as stop:
         signal.raise_signal(number)
         assert type(stop[0]) is kind
         assert getattr(stop[0], "code", None) == code
+
+
+def test_nohup_keeps_its_meaning():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_requests() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert stop == []
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_second_interrupt_does_not_wait():
