@@ -127,6 +127,14 @@ def join_splits(data_sets: Sequence[tuple[Splits, Mapping[str, str]]]) -> Splits
     return Splits(seed=seed, cases=cases, folds=tuple(folds), note=_note(len(cases), len(cases), len(folds)))
 
 
+def read_stored_splits(path: Path) -> Splits:
+    """The folds in `splits.json`, not compared with the cases. `UserError` with a way out if it is damaged."""
+    try:
+        return Splits.read(path)
+    except UserError as error:
+        raise UserError(*(f"{line} {_WAY_OUT}" for line in error.lines)) from None
+
+
 def read_splits(path: Path, case_ids: Sequence[str]) -> Splits:
     """The folds in `splits.json`, or in nnU-Net's `splits_final.json` (a list of {"train": [...], "val": [...]}).
 

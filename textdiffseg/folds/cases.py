@@ -24,12 +24,25 @@ class FoldCases(Record):
     train: tuple[str, ...]
     validation: tuple[str, ...]
     hash: str | None = None  # of the data set's name and both lists; None as above
+    contents: dict[str, str] | None = None  # by training case, hash of its files and settings at the start
+    scored: dict[str, str] | None = None  # the same by validation case, at the last validation
 
     @classmethod
     def of(cls, dataset: str, train: Sequence[str], validation: Sequence[str]) -> Self:
         """The cases of a fold of a data set, with their hash."""
         content = json.dumps([dataset, sorted(train), sorted(validation)])
         return cls(dataset=dataset, train=tuple(train), validation=tuple(validation), hash=hash_text(content))
+
+
+def read_cases(fold: FoldFolder) -> FoldCases | None:
+    """The cases that a fold was started with; None if it has no list. `UserError` if the list is damaged."""
+    if not fold.cases.is_file():
+        return None
+    try:
+        return FoldCases.read(fold.cases)
+    except UserError as error:
+        way_out = "Copy the file again, or delete it: the checkpoints still note which cases they were trained on."
+        raise UserError(*(f"{line} {way_out}" for line in error.lines)) from None
 
 
 def write_cases(fold: FoldFolder, cases: FoldCases) -> None:
@@ -39,8 +52,7 @@ def write_cases(fold: FoldFolder, cases: FoldCases) -> None:
 
 def refuse_other_cases(fold: FoldFolder, cases: FoldCases) -> None:
     """Raise `UserError` if a fold was started with other cases than `cases`, or one of its checkpoints was."""
-    if fold.cases.is_file():
-        started = FoldCases.read(fold.cases)
+    if (started := read_cases(fold)) is not None:
         if {*started.train} != {*cases.train} or {*started.validation} != {*cases.validation}:
             raise UserError(
                 f"{fold.cases}: this fold was started with other cases than splits.json lists now. If resumed, it "
@@ -71,8 +83,7 @@ def refuse_strange_checkpoints(folds: Sequence[FoldFolder]) -> None:
     The reference is the fold's list of cases, else its best checkpoint.
     """
     for fold in folds:
-        listed = FoldCases.read(fold.cases).hash if fold.cases.is_file() else None
-        wanted = listed or cases_of(fold, "best")
+        wanted = listed_hash(fold) or cases_of(fold, "best")
         for which in CHECKPOINTS:
             refuse_strange_checkpoint(fold, which, wanted, "or choose other folds with --folds")
 
@@ -81,15 +92,20 @@ def refuse_copies(folds: Sequence[FoldFolder], checkpoint: Checkpoint) -> None:
     """Raise `UserError` if two folds of an ensemble are the same fold."""
     seen: dict[str, FoldFolder] = {}
     for fold in folds:
-        listed = FoldCases.read(fold.cases).hash if fold.cases.is_file() else None
         weights = hash_weights(fold, checkpoint) if len(folds) > 1 else None
-        for mark in filter(None, (cases_of(fold, checkpoint) or listed, weights)):
+        for mark in filter(None, (cases_of(fold, checkpoint) or listed_hash(fold), weights)):
             if mark in seen:
                 raise UserError(
                     f"{fold.path} is a copy of {seen[mark].path}: both were trained on the same cases. An ensemble "
                     "needs different folds. Choose among them with --folds, or move the copy away."
                 )
             seen[mark] = fold
+
+
+def listed_hash(fold: FoldFolder) -> str | None:
+    """The hash of the cases that a fold was started with; None if it is not known."""
+    cases = read_cases(fold)
+    return None if cases is None else cases.hash
 
 
 def cases_of(fold: FoldFolder, which: str) -> str | None:

@@ -11,8 +11,8 @@ from plans.plan import Plan
 from textdiffseg.evaluation.metrics import CaseScores
 from textdiffseg.evaluation.summary import Summary
 from textdiffseg.folds.calibration import Calibration, read_calibration
+from textdiffseg.folds.changed import is_up_to_date
 from textdiffseg.folds.find import folders_below
-from textdiffseg.folds.state import is_validated
 from textdiffseg.training.log import EpochLog, read_log
 
 
@@ -94,6 +94,6 @@ def _read_fold(fold: FoldFolder) -> FoldResults:
     return FoldResults(
         folder=fold,
         log=tuple(read_log(fold.log)),
-        summary=Summary.read(fold.summary) if is_validated(fold) else None,
+        summary=Summary.read(fold.summary) if is_up_to_date(fold) else None,
         calibration=read_calibration(fold) if fold.calibration.is_file() else None,
     )

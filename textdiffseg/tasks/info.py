@@ -11,11 +11,12 @@ from plans.planning.memory import network_of, parameters
 from textdiffseg.arguments import path_of
 from textdiffseg.evaluation.means import mean_of_defined
 from textdiffseg.evaluation.summary import Summary
+from textdiffseg.folds.changed import is_up_to_date
 from textdiffseg.folds.ensemble import chosen_folds
 from textdiffseg.folds.find import find_model, folds_with_checkpoint, is_fold
 from textdiffseg.folds.postprocessing import Postprocessing, postprocessing_of
 from textdiffseg.folds.sampling import chosen_sampling
-from textdiffseg.folds.state import is_validated, why_unfinished
+from textdiffseg.folds.state import why_unfinished
 from textdiffseg.folds.weights import has_sampler
 from textdiffseg.text.bank import TextBank
 
@@ -82,7 +83,7 @@ def describe(
     folder = find_model(path_of(root), dataset, None if model is None else path_of(model), preset)
     folds = _described(folder)
     plan, bank = Plan.read(folds[0].plan), TextBank.load(folds[0].words)
-    scores = [Summary.read(fold.summary) if is_validated(fold) else None for fold in folds]
+    scores = [Summary.read(fold.summary) if is_up_to_date(fold) else None for fold in folds]
     scored = {fold.name: summary for fold, summary in zip(folds, scores, strict=True) if summary is not None}
     known = [one for name, one in scored.items() if name != ALL] or [*scored.values()]  # all: on training cases
     steps = postprocessing_of([folds])

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,14 +16,15 @@ from plans.plan import Plan
 from plans.raw.dataset import read_dataset
 from plans.raw.folders import find_folder
 from textdiffseg.arguments import path_of
-from textdiffseg.data.splits import Splits
+from textdiffseg.data.splits import read_stored_splits
 from textdiffseg.data.store import list_cases
 from textdiffseg.evaluation.summary import Summary
 from textdiffseg.folds.best import BestModels, why_outdated
+from textdiffseg.folds.changed import changes, is_up_to_date
 from textdiffseg.folds.last_error import last_error
 from textdiffseg.folds.lock import is_held, owner_of
 from textdiffseg.folds.position import TrainingPosition
-from textdiffseg.folds.state import is_trained, is_validated, position_of
+from textdiffseg.folds.state import is_trained, position_of
 
 TRAINING_SHARE = 0.75  # of the hours of `tds_run`; the rest is for the validation
 State = Literal["not begun", "running", "interrupted", "trained", "validated"]
@@ -104,8 +105,15 @@ def status(dataset: str | Path, *, root: str | Path = ".") -> DatasetStatus:
         planning=is_held(source.planning_lock),
         presets=found,
         next=_next(root, name, found),
-        notes=tuple(filter(None, (why_outdated(tree(root, "results") / name),))),
+        notes=(*_changes(root, name, found), *filter(None, (why_outdated(tree(root, "results") / name),))),
     )
+
+
+def _changes(root: Path, name: str, presets: Sequence[PresetStatus]) -> Iterator[str]:
+    """What was changed since the folds were trained."""
+    for preset in presets:
+        for fold in preset.folds:
+            yield from changes(FoldFolder.of(root, name, preset.preset, fold.fold, preset.resolution))
 
 
 def name_of(dataset: str, root: Path) -> str:
@@ -148,7 +156,7 @@ def fold_status(fold: FoldFolder, command: str) -> FoldStatus:
         return replace(now, state="interrupted") if fold.plan.is_file() else now
     if position is not None and not position.finished:
         return replace(now, state="interrupted", seconds_left=left)
-    if not is_validated(fold):
+    if not is_up_to_date(fold):
         return replace(now, state="trained")
     summary = Summary.read(fold.summary)
     labels = {name: one.dice for name, one in summary.labels.items()}
@@ -165,7 +173,7 @@ def fold_names(source: PreprocessedFolder) -> tuple[str, ...]:
     """The folds of a cross-validation: 0, 1, ..., or all if there is none; () before planning."""
     if not source.splits.is_file():
         return ()
-    return tuple(map(str, range(len(Splits.read(source.splits).folds)))) or (ALL,)
+    return tuple(map(str, range(len(read_stored_splits(source.splits).folds)))) or (ALL,)
 
 
 def _preset(root: Path, source: PreprocessedFolder, preset: Preset, resolution: Resolution) -> PresetStatus:

@@ -11,16 +11,17 @@ from plans.planning.budget import refuse_beyond_budget
 from plans.raw.folders import find_folder
 from textdiffseg.arguments import check_choice, path_of
 from textdiffseg.data.checks import check_cases
-from textdiffseg.data.splits import Split, Splits, read_splits
+from textdiffseg.data.splits import Split, Splits, read_splits, read_stored_splits
 from textdiffseg.data.store import list_cases
 from textdiffseg.extras import require
 from textdiffseg.folds.agreement import check_words
 from textdiffseg.folds.cases import FoldCases, refuse_other_cases
+from textdiffseg.folds.changed import changed_validation, changes, has_other_split, is_up_to_date
+from textdiffseg.folds.find import folds_with_checkpoint
 from textdiffseg.folds.last_error import noting_error
 from textdiffseg.folds.lock import alone, refuse_while_planned
 from textdiffseg.folds.position import read_position
 from textdiffseg.folds.replacing import put_back
-from textdiffseg.folds.state import is_validated
 from textdiffseg.leftovers import sweep
 from textdiffseg.precision import cuda_kernels
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
@@ -77,17 +78,28 @@ def train(
     _recover_restart(target, report)
     started = is_started(target, options, must_exist, only_validate)
     plan = _check(source, target if started else None, preset, split, progress)
-    if not started:
-        _report_other_device(plan, options.chosen_device, report)
+    if not started and not options.restart:
+        _refuse_other_splits(source, target)
+    _report_notes(plan, target if started else None, options.chosen_device, report)
     with alone(target), noting_error(target, Cancelled, TooShort), cuda_kernels():
         refuse_while_planned(source)
         sweep([target.path, target.validation])
         if only_validate:
             complete_best(target, report)
-        elif not _train(source, split, target, options, preset, report, progress, cancel) and is_validated(target):
+        elif not _train(source, split, target, options, preset, report, progress, cancel) and is_up_to_date(target):
             report(_finished(target))
             return trained_fold(target, str(fold) != ALL)
         return validate(source.path, split, target, options.chosen_device, str(fold) != ALL, report, progress, cancel)
+
+
+def _refuse_other_splits(source: PreprocessedFolder, new: FoldFolder) -> None:
+    """Raise `UserError` if a fold is to be started beside folds of other splits. They would not be one division."""
+    trained = folds_with_checkpoint(new.path.parent)
+    if others := [fold for fold in trained if fold.path != new.path and has_other_split(fold, source)]:
+        raise UserError(
+            f"{others[0].path} was trained on other cases than {source.splits} lists now, so a new fold would not fit "
+            "it. Move such folds away or train them again with --restart, or put the old cases and splits back."
+        )
 
 
 def _checked(options: TrainingOptions, resumes: bool) -> TrainingOptions:
@@ -120,8 +132,9 @@ def _train(
     before = None if options.restart else read_position(fold)
     train_fold(source.path, split, fold, options, preset, report, progress, cancel)
     trained = before is None or read_position(fold) != before
-    if not trained and not is_validated(fold):
-        report(f"{fold.path} is trained, but its validation was interrupted. The validation starts again.")
+    if not trained and not is_up_to_date(fold):
+        why = "validation cases were changed" if changed_validation(fold) else "validation was interrupted"
+        report(f"{fold.path} is trained, but its {why}. The validation starts again.")
     return trained
 
 
@@ -165,8 +178,12 @@ def _planned_at_full(
     return source, root, preset
 
 
-def _report_other_device(plan: Plan, device: str, report: Report) -> None:
-    """Report a plan that was made for another device: its network is too small, or its training takes long."""
+def _report_notes(plan: Plan, started: FoldFolder | None, device: str, report: Report) -> None:
+    """Report what was changed since a run has started. Of a new run, report a plan that was made for another device."""
+    if started is not None:
+        for line in changes(started):
+            report(f"Note: {line}")
+        return
     command = f"tds_plan_and_preprocess --preset {plan.preset}"
     if plan.device == "cpu" and device == "cuda":
         report(
@@ -183,7 +200,7 @@ def _report_other_device(plan: Plan, device: str, report: Report) -> None:
 def _read_splits(source: PreprocessedFolder) -> Splits:
     """The folds. Raises `UserError` if one of their cases is not stored."""
     stored = list_cases(source.path)
-    if source.splits.is_file() and (missing := {*Splits.read(source.splits).cases} - {*stored}):
+    if source.splits.is_file() and (missing := {*read_stored_splits(source.splits).cases} - {*stored}):
         raise UserError(f"{source.cases}: not stored: {listed(sorted(missing))}. Run tds_plan_and_preprocess again.")
     return read_splits(source.splits, stored)
 

@@ -9,6 +9,7 @@ from plans.plan import Plan
 from textdiffseg.data.splits import Split
 from textdiffseg.evaluation.summary import Summary
 from textdiffseg.folds.calibration import Calibration, read_calibration
+from textdiffseg.folds.changed import note_contents
 from textdiffseg.folds.postprocessing import Postprocessing, postprocessing_of
 from textdiffseg.folds.sampling import Sampling, read_sampling
 from textdiffseg.folds.state import note_validated
@@ -81,6 +82,7 @@ def validate(
             measure_distances(fold, preprocessed, names, device, allowed, steps)
     trained_one = trained_fold(fold, held_out)
     findings = [finding for finding in trained_one.findings if finding.cases]
+    note_contents(fold, preprocessed, names)
     note_validated(fold, {finding.label: finding.found / finding.cases for finding in findings})
     return trained_one
 

@@ -20,6 +20,7 @@ from textdiffseg.data.samples import ValidationPatches
 from textdiffseg.data.splits import Split
 from textdiffseg.files import hash_files, temporary_folder, write_record
 from textdiffseg.folds.cases import FoldCases, write_cases
+from textdiffseg.folds.changed import contents_of
 from textdiffseg.folds.position import TrainingPosition
 from textdiffseg.networks.model import SegmentationNetwork, build_model
 from textdiffseg.pace import duration
@@ -137,7 +138,8 @@ def _write_new_fold(source: PreprocessedFolder, split: Split, fold: FoldFolder, 
     """Write the plan, the cases and the words of a new fold."""
     fold.path.mkdir(parents=True, exist_ok=True)
     write_record(fold.plan, plan)
-    write_cases(fold, FoldCases.of(plan.dataset, split.train, split.validation))
+    cases = FoldCases.of(plan.dataset, split.train, split.validation)
+    write_cases(fold, cases.model_copy(update={"contents": contents_of(source.path, split.train)}))
     TextBank.load(stored_words(source, plan)).save(fold.words)
 
 

@@ -11,12 +11,15 @@ import pytest
 from plans.errors import UserError
 from plans.layout import FoldFolder, RawFolder
 from plans.plan import Plan
+from textdiffseg.data.splits import Splits
+from textdiffseg.folds.changed import note_contents
 from textdiffseg.folds.lock import Busy, alone
 from textdiffseg.folds.state import position_of
 from textdiffseg.progress import Cancelled
 from textdiffseg.tasks import run as module
 from textdiffseg.tasks import status as status_module
 from textdiffseg.tasks.finalize import finalize
+from textdiffseg.tasks.find_best import find_best
 from textdiffseg.tasks.plan import plan
 from textdiffseg.tasks.run import run
 from textdiffseg.tasks.status import FoldStatus, status
@@ -211,6 +214,53 @@ def test_finished_folds_of_other_cases_are_refused(trained, tmp_path):
     path.write_text(json.dumps(fields))
     with pytest.raises(UserError, match=r"started with other cases than splits.json(.|\n)*FOLD --restart"):
         run(NAME, root=root)
+
+
+@pytest.fixture
+def copied(trained, tmp_path):
+    """A copy of the trained root."""
+    shutil.copytree(trained[0], tmp_path / "root")
+    return tmp_path / "root"
+
+
+def test_a_case_that_was_changed_is_not_taken_for_the_one_that_was_trained_and_scored(copied, monkeypatch):
+    splits = Splits.read(copied / "preprocessed" / NAME / "splits.json")
+    (case,) = splits.folds[0].validation  # fold 1 was trained on it
+    record = copied / "preprocessed" / NAME / "cases" / f"{case}.json"
+    assert status(NAME, root=copied).notes == ()
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"hash": "other"}))
+    found = status(NAME, root=copied)
+    assert [fold.state for fold in found.presets[0].folds] == ["trained", "validated"]
+    first, second = (FoldFolder.of(copied, NAME, "default", name).path for name in (0, 1))
+    assert found.notes[0].startswith(f"{first}: changed since its validation: {case}. ")
+    assert found.notes[1].startswith(f"{second}: changed since its training: {case}. ")
+    lines = []
+    find_best(NAME, root=copied, pairs=False, report=lines.append)
+    assert lines[2:] == ["default: fold 0 is not validated, so its cases are not compared."]
+    monkeypatch.setattr("textdiffseg.tasks.train.validate", lambda *_: "validated")
+    lines = []
+    assert train(NAME, 0, root=copied, options=TrainingOptions(device="cpu"), report=lines.append) == "validated"
+    assert lines[0] == f"Note: {found.notes[0]}"
+    assert lines[-1].endswith("its validation cases were changed. The validation starts again.")
+    note_contents(FoldFolder(first), copied / "preprocessed" / NAME, [case])
+    assert status(NAME, root=copied).notes == found.notes[1:]
+
+
+def test_a_fold_is_not_started_beside_folds_of_other_splits(copied):
+    path = copied / "preprocessed" / NAME / "splits.json"
+    fields = json.loads(path.read_text())
+    fields["folds"].reverse()
+    path.write_text(json.dumps(fields))
+    assert "fold_0 was trained on other cases than splits.json lists now" in status(NAME, root=copied).notes[0]
+    new = FoldFolder.of(copied, NAME, "default", 1)
+    shutil.rmtree(new.path)
+    options = TrainingOptions(device="cpu")
+    with pytest.raises(UserError, match=r"fold_0 was trained on other cases than \S+splits.json .*--restart"):
+        train(NAME, 1, root=copied, options=options)
+    assert not new.path.exists()
+    FoldFolder.of(copied, NAME, "default", 0).cases.unlink()
+    with pytest.raises(Cancelled):  # as a fold of an older version
+        train(NAME, 1, root=copied, options=options, cancel=lambda: True)
 
 
 def test_planning_again_keeps_the_options_of_the_first_time(tmp_path, write_raw, monkeypatch):
