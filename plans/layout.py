@@ -9,6 +9,7 @@ A root holds three trees::
     results/DATASET/PRESET-low/fold_0/
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ Checkpoint = Literal["best", "latest"]
 CHECKPOINTS: tuple[Checkpoint, ...] = ("best", "latest")
 FOLD = "fold_"
 ALL = "all"  # the fold that is trained on all cases
+FOLD_NAME = re.compile(rf"{FOLD}(0|[1-9][0-9]{{0,5}}|{ALL})")
 _LOW = "-low"  # behind the name of a preset: its low resolution
 SUMMARY = "summary.json"
 REPORT = "report.html"
@@ -338,6 +340,11 @@ class FoldFolder:
     def entropy(self, case: str) -> Path:
         """The uncertainty of a validation case's mask."""
         return self.validation / "entropy" / f"{case}.b2nd"
+
+
+def fold_folders(model: Path) -> list[FoldFolder]:
+    """The folders of folds in a model's folder. Others, such as a copy `fold_0.bak`, are left out."""
+    return [FoldFolder(path) for path in sorted(model.glob(f"{FOLD}*")) if FOLD_NAME.fullmatch(path.name)]
 
 
 def volume_table(folder: Path) -> Path:

@@ -61,9 +61,12 @@ class Record(BaseModel):
         return version
 
     @classmethod
-    def read(cls, path: Path) -> Self:
-        """The record in a JSON file; `UserError` names the file and each field that does not fit."""
-        return cls.parse(read_json(path), str(path))
+    def read(cls, path: Path, way_out: str = "") -> Self:
+        """The record in a JSON file; `UserError` names the file, each field that does not fit, and the `way_out`."""
+        try:
+            return cls.parse(read_json(path), str(path))
+        except UserError as error:
+            raise UserError(*(f"{line} {way_out}".rstrip() for line in error.lines)) from None
 
     @classmethod
     def parse_json(cls, text: str, source: str) -> Self:
@@ -143,9 +146,10 @@ def _upgrade(record: type[Record], data: object, source: str) -> object:
             "Update TextDiffSeg."
         )
     if version < oldest:
+        found = f"{version} is too old" if "version" in data else "missing, so the file is damaged or too old"
         raise UserError(
-            f"{source}: version: {version} is too old: this TextDiffSeg reads from {oldest} on. Make it again with the "
-            "command that wrote it (plans: tds_plan_and_preprocess; folds: tds_train --restart)."
+            f"{source}: version: {found}: this TextDiffSeg reads from {oldest} on. Copy it again, or make it again "
+            "with the command that wrote it (plans: tds_plan_and_preprocess; folds: tds_train --restart)."
         )
     while version < newest:
         try:

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from plans.errors import UserError, is_printable, merged
 from plans.file_names import rater_of, split_ending
@@ -254,6 +255,16 @@ def is_plain_name(case: str) -> bool:
     except UnicodeEncodeError:  # a file name with bytes that are not UTF-8
         return False
     return 0 < size <= MAX_ID_BYTES and case.isprintable() and not case.startswith(".") and not {*"/\\"} & {*case}
+
+
+def _plain(case: str) -> str:
+    if case and not is_plain_name(case):
+        raise ValueError("expected the id of a case, a plain file name")
+    return case
+
+
+CaseId = Annotated[str, AfterValidator(_plain)]
+"""The id of a case in a record, under which files are written and deleted. It may be empty, but is not a path."""
 
 
 def _test_cases(folder: Path, channels: Sequence[str], ending: str) -> set[str]:

@@ -14,6 +14,7 @@ from plans.raw.dataset import Dataset
 from plans.raw.directions import LEFT, SIDES
 from plans.records import Record
 
+PROMPTS_AGAIN = "Correct the file, or delete it and run tds_plan_and_preprocess, which writes it again."
 _LEFT_TOKENS = {"l", "lh", "lt", "sin", "sn", "sx"}
 _SIDE_TOKENS = {*_LEFT_TOKENS, "r", "rh", "rt", "dex", "dx"}
 _WHOLE_WORDS = {"liver"}  # the l of liver does not mean left
@@ -117,7 +118,7 @@ def read_prompts(path: Path, dataset: Dataset) -> Prompts:
 
     Raises `UserError` if the file does not fit its format or the labels of the data set.
     """
-    prompts = Prompts.read(path)
+    prompts = Prompts.read(path, PROMPTS_AGAIN)
     if is_default(prompts, dataset):
         return default_prompts(dataset)
     names = {label.name for label in dataset.labels}

@@ -87,7 +87,7 @@ def test_a_version_without_a_reader_is_one_line_with_advice():
         with pytest.raises(UserError) as error:
             Late.parse(OLD[1] | {"version": version}, "grid.json")
         (line,) = error.value.lines
-        assert f"{version} is too old: this TextDiffSeg reads from 2 on. Make it again with" in line
+        assert f"{version} is too old: this TextDiffSeg reads from 2 on. Copy it again, or make it again with" in line
 
 
 @pytest.mark.parametrize("fields", [{"version": 1, "id": "a"}, {"version": 1, "id": "a", "cm": None}])

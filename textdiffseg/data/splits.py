@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
 from plans.errors import UserError, listed
 from plans.file_names import composed
@@ -13,6 +14,7 @@ from plans.records import Record, read_json
 
 SEED = 12345  # nnU-Net's
 FOLDS = 5
+_NO_VALIDATION = "there is nothing to validate on"
 _WAY_OUT = (
     "Correct the file, or delete it and run tds_plan_and_preprocess, which makes new folds. Trained folds must then be "
     "trained again."
@@ -36,7 +38,7 @@ class Splits(Record):
 
     version: Literal[1] = 1
     seed: int | None  # None: the folds were read from nnU-Net's splits_final.json
-    cases: tuple[str, ...]
+    cases: tuple[str, ...] = Field(min_length=1)
     folds: tuple[Split, ...]
     note: str = ""  # why there are fewer folds than `FOLDS`
 
@@ -129,10 +131,9 @@ def join_splits(data_sets: Sequence[tuple[Splits, Mapping[str, str]]]) -> Splits
 
 def read_stored_splits(path: Path) -> Splits:
     """The folds in `splits.json`, not compared with the cases. `UserError` with a way out if it is damaged."""
-    try:
-        return Splits.read(path)
-    except UserError as error:
-        raise UserError(*(f"{line} {_WAY_OUT}" for line in error.lines)) from None
+    splits = Splits.read(path, _WAY_OUT)
+    _refuse_no_folds(splits, path)
+    return splits
 
 
 def read_splits(path: Path, case_ids: Sequence[str]) -> Splits:
@@ -150,8 +151,7 @@ def read_splits(path: Path, case_ids: Sequence[str]) -> Splits:
         splits = Splits.parse(data, str(path))
     except UserError as error:
         raise UserError(*(f"{line} {_WAY_OUT}" for line in error.lines)) from None
-    if not splits.folds and not splits.note:
-        raise UserError(f"{path}: it holds no folds. {_WAY_OUT}")
+    _refuse_no_folds(splits, path)
     known = {*case_ids, *splits.cases}  # where the two differ, one line for all folds follows
     faults = [line for i, split in enumerate(splits.folds) for line in _faults(split, i, known, path)]
     if set(splits.cases) != set(case_ids):
@@ -162,6 +162,12 @@ def read_splits(path: Path, case_ids: Sequence[str]) -> Splits:
     if faults:
         raise UserError(*(f"{line} {_WAY_OUT}" for line in faults))
     return splits
+
+
+def _refuse_no_folds(splits: Splits, path: Path) -> None:
+    """Raise `UserError` if there are no folds, and the note does not say that there is nothing to validate on."""
+    if not splits.folds and _NO_VALIDATION not in splits.note:
+        raise UserError(f"{path}: it holds no folds. {_WAY_OUT}")
 
 
 def _units(cases: Sequence[str], groups: Mapping[str, str | None]) -> list[tuple[str, ...]]:
@@ -196,7 +202,7 @@ def _note(cases: int, units: int, folds: int) -> str:
     if units != cases:
         what += f" in {units} group{'s' * (units > 1)}"
     if folds == 0:
-        return f"With {what} there is nothing to validate on: only fold {ALL!r} can be trained."
+        return f"With {what} {_NO_VALIDATION}: only fold {ALL!r} can be trained."
     return f"With {what} there are {folds} folds instead of {FOLDS}."
 
 

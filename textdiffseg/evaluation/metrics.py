@@ -18,6 +18,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 
 from plans.geometry import Millimetres
+from plans.raw.dataset import CaseId
 from plans.records import Record
 from textdiffseg.evaluation.lesions import LesionScores, lesion_scores
 from textdiffseg.evaluation.surfaces import surface_scores
@@ -61,7 +62,7 @@ class LabelScores(Record):
 class CaseScores(Record):
     """The scores of one case for each label name."""
 
-    case: str = ""
+    case: CaseId = ""
     labels: dict[str, LabelScores]
 
     @property

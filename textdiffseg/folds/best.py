@@ -10,7 +10,7 @@ from typing import Literal
 
 from plans.errors import UserError, listed
 from plans.fields import SHARED_IF_AVERAGED
-from plans.layout import ALL, FOLD, FoldFolder, best_models
+from plans.layout import ALL, best_models, fold_folders
 from plans.plan import Plan
 from plans.records import Record
 from textdiffseg.folds.state import Validated
@@ -40,15 +40,21 @@ class BestModels(Record):
     folds: dict[str, str] | None = None  # by MODEL/fold_N, hash of its validated weights; None: an older file
 
 
+def read_choice(results: Path) -> BestModels | None:
+    """The record of the chosen models; None if none were chosen."""
+    path = best_models(results)
+    return BestModels.read(path, "Run tds_find_best again, or delete the file.") if path.is_file() else None
+
+
 def read_best(results: Path) -> tuple[Path, ...]:
     """The folders of the models that were chosen among the results of a data set; () if none were.
 
     Raises `UserError` if one of them is not there.
     """
-    path = best_models(results)
-    if not path.is_file():
+    path, choice = best_models(results), read_choice(results)
+    if choice is None:
         return ()
-    folders = tuple(results / name for name in BestModels.read(path).models)
+    folders = tuple(results / name for name in choice.models)
     if missing := [folder for folder in folders if not folder.is_dir()]:
         raise UserError(
             f"{path} names {missing[0].name}, which is not there. Run tds_find_best again, or choose a model with -m."
@@ -58,7 +64,7 @@ def read_best(results: Path) -> tuple[Path, ...]:
 
 def validated_weights(results: Path, models: Iterable[str]) -> dict[str, str]:
     """The hash of the weights that each fold's last validation scored, by MODEL/fold_N."""
-    folds = (FoldFolder(path) for model in sorted(models) for path in sorted((results / model).glob(f"{FOLD}*")))
+    folds = (fold for model in sorted(models) for fold in fold_folders(results / model))
     weights = {}
     for fold in folds:
         with suppress(UserError):  # damaged: not validated
@@ -69,8 +75,7 @@ def validated_weights(results: Path, models: Iterable[str]) -> dict[str, str]:
 
 def why_outdated(results: Path) -> str | None:
     """A line if folds were validated or removed since `tds_find_best` has compared them; None: the choice holds."""
-    path = best_models(results)
-    record = BestModels.read(path) if path.is_file() else None
+    path, record = best_models(results), read_choice(results)
     if record is None or record.folds is None:
         return None
     now = validated_weights(results, {name for candidate in record.candidates for name in candidate.models})

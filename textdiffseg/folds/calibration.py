@@ -23,7 +23,7 @@ from pydantic import Field
 from plans.layout import Checkpoint, FoldFolder
 from plans.records import Fields, Record, Upgrades
 from textdiffseg.folds.expected_dice import DiceCurve, DiceFit, pooled_curve
-from textdiffseg.folds.sampling import BoundToWeights, PredictionSettings, SamplingChoice
+from textdiffseg.folds.sampling import VALIDATE_AGAIN, BoundToWeights, PredictionSettings, SamplingChoice
 
 INTERVAL = (0.05, 0.95)  # quantiles of a 90% volume interval
 
@@ -87,7 +87,7 @@ def widen(intervals: np.ndarray, factor: float) -> np.ndarray:
 
 def read_calibration(fold: FoldFolder, checkpoint: Checkpoint = "best") -> Calibration:
     """The calibration of a fold's checkpoint. It has no fits if validation has none for these weights."""
-    calibration = Calibration.read(fold.calibration) if fold.calibration.is_file() else Calibration()
+    calibration = Calibration.read(fold.calibration, VALIDATE_AGAIN) if fold.calibration.is_file() else Calibration()
     return calibration if calibration.belongs_to(fold, checkpoint) else Calibration(checkpoint=checkpoint)
 
 

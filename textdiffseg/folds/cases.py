@@ -9,6 +9,7 @@ from typing import ClassVar, Literal, Self
 
 from plans.errors import UserError
 from plans.layout import CHECKPOINTS, Checkpoint, FoldFolder
+from plans.raw.dataset import CaseId
 from plans.records import Record, Upgrades
 from textdiffseg.files import hash_text, write_record
 from textdiffseg.folds.position import POSITION_KEY, parse_position
@@ -21,8 +22,8 @@ class FoldCases(Record):
     version: Literal[2] = 2
     upgrades: ClassVar[Upgrades] = {1: dict}  # the new fields have defaults
     dataset: str | None = None  # None: written by an older version
-    train: tuple[str, ...]
-    validation: tuple[str, ...]
+    train: tuple[CaseId, ...]
+    validation: tuple[CaseId, ...]
     hash: str | None = None  # of the data set's name and both lists; None as above
     contents: dict[str, str] | None = None  # by training case, hash of its files and settings at the start
     scored: dict[str, str] | None = None  # the same by validation case, at the last validation
@@ -38,11 +39,8 @@ def read_cases(fold: FoldFolder) -> FoldCases | None:
     """The cases that a fold was started with; None if it has no list. `UserError` if the list is damaged."""
     if not fold.cases.is_file():
         return None
-    try:
-        return FoldCases.read(fold.cases)
-    except UserError as error:
-        way_out = "Copy the file again, or delete it: the checkpoints still note which cases they were trained on."
-        raise UserError(*(f"{line} {way_out}" for line in error.lines)) from None
+    way_out = "Copy the file again, or delete it: the checkpoints still note which cases they were trained on."
+    return FoldCases.read(fold.cases, way_out)
 
 
 def write_cases(fold: FoldFolder, cases: FoldCases) -> None:

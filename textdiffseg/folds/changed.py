@@ -13,6 +13,7 @@ from plans.plan import Plan
 from textdiffseg.data.checks import preprocessing_settings
 from textdiffseg.data.splits import Split, read_stored_splits
 from textdiffseg.data.store import read_record
+from textdiffseg.evaluation.summary import Summary
 from textdiffseg.folds.cases import read_cases, write_cases
 from textdiffseg.folds.state import is_validated
 
@@ -30,8 +31,18 @@ def note_contents(fold: FoldFolder, folder: Path, validation: Iterable[str]) -> 
 
 
 def is_up_to_date(fold: FoldFolder) -> bool:
-    """Whether a fold is validated, and its validation cases are stored as they were then."""
-    return is_validated(fold) and not changed_validation(fold)
+    """Whether a fold is validated, with scores of its own validation cases as they are stored now."""
+    return is_validated(fold) and own_scores(fold) is not None and not changed_validation(fold)
+
+
+def own_scores(fold: FoldFolder) -> Summary | None:
+    """The scores of a fold; None if they are missing or damaged, or if they are of another fold's cases."""
+    try:
+        summary = Summary.read(fold.summary)
+    except UserError:
+        return None
+    cases = read_cases(fold)
+    return summary if cases is None or {case.case for case in summary.cases} <= {*cases.validation} else None
 
 
 def changed_validation(fold: FoldFolder) -> tuple[str, ...]:

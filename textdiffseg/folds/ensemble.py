@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from plans.errors import UserError
-from plans.layout import ALL, CHECKPOINTS, Checkpoint, FoldFolder
+from plans.errors import UserError, listed
+from plans.layout import ALL, CHECKPOINTS, FOLD, FOLD_NAME, Checkpoint, FoldFolder
 from plans.plan import Plan
 from textdiffseg.arguments import several
 from textdiffseg.files import hash_files
@@ -184,6 +184,9 @@ def _left_out(folder: Path, folds: Sequence[FoldFolder], names: Sequence[str] | 
     others = [] if names or is_fold(folder) else [*folds_with_checkpoint(folder), *started_folds(folder)]
     if used:
         yield f"Note: {_in_words(used)}: the masks are those of an unfinished model."
+    others_named = [] if names else [path for path in folder.glob(f"{FOLD}*") if not FOLD_NAME.fullmatch(path.name)]
+    if strays := sorted(path.name for path in others_named if is_trained(FoldFolder(path))):
+        yield f"Left out: {listed(strays)}: not the name of a fold. Rename the folder, or move it away."
     unused = {fold: why for fold in others if fold not in folds and (why := why_unfinished(fold))}
     if unused:
         usable = any(map(is_trained, unused))

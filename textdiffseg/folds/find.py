@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from plans.errors import UserError
-from plans.layout import FOLD, FoldFolder, low_model, tree
+from plans.layout import FOLD, FoldFolder, fold_folders, low_model, tree
 from plans.plan import Plan
 from plans.raw.folders import find_folder
 from textdiffseg.folds.best import read_best
@@ -102,5 +102,4 @@ def is_fold(folder: Path) -> bool:
 
 def folds_with_checkpoint(folder: Path) -> list[FoldFolder]:
     """The folds in a folder that have a checkpoint, finished or not."""
-    folds = [FoldFolder(path) for path in sorted(folder.glob(f"{FOLD}*")) if path.is_dir()]
-    return [fold for fold in folds if is_trained(fold)]
+    return [fold for fold in fold_folders(folder) if is_trained(fold)]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from plans.errors import UserError, printable
-from plans.layout import FoldFolder
+from plans.layout import FOLD_NAME, FoldFolder
 from plans.plan import Plan
 from plans.raw.dataset import is_plain_name
 from plans.records import Record
@@ -22,6 +22,8 @@ from textdiffseg.evaluation.summary import Summary
 from textdiffseg.files import FileHash, hash_once, replacing, temporary_name
 from textdiffseg.folds.agreement import check_together
 from textdiffseg.folds.calibration import read_calibration
+from textdiffseg.folds.cases import refuse_copies
+from textdiffseg.folds.changed import own_scores
 from textdiffseg.folds.ensemble import chosen_folds
 from textdiffseg.folds.postprocessing import read_postprocessing
 from textdiffseg.folds.sampling import read_sampling
@@ -30,7 +32,6 @@ from textdiffseg.leftovers import sweep
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 10_000_000
-_FOLD = re.compile(r"fold_([0-9]{1,6}|all)")
 _NUMBERED = re.compile(r"(?:fold_\w+_)?case_[0-9]+")  # in place of the id of a case
 COPY_AGAIN = "Copy the file again."
 
@@ -59,6 +60,9 @@ def export_model(
         keep_identifiers: keep the ids of the training and validation cases.
     """
     folds = chosen_folds(folder, names, "best")
+    refuse_copies(folds, "best")
+    if other := [fold.path for fold in folds if not FOLD_NAME.fullmatch(fold.path.name)]:
+        raise UserError(f"{other[0]}: expected the name of a fold (fold_0, ..., fold_all). Rename the folder.")
     contents = {
         f"{fold.path.name}/{path}": content for fold in folds for path, content in _contents(fold, keep_identifiers)
     }
@@ -94,6 +98,8 @@ def _refuse_other_file(path: Path) -> None:
 def _contents(fold: FoldFolder, keep_identifiers: bool) -> Iterator[tuple[str, Path | bytes]]:
     """The files of a fold: path below it, and the file or its content."""
     for path in _packaged(fold):
+        if path == fold.summary and own_scores(fold) is None:
+            continue
         if path.is_file() and (keep_identifiers or path != fold.cases):
             content: Path | bytes = path
             if path == fold.summary and not keep_identifiers:
@@ -168,7 +174,7 @@ def _fault_of(entry: zipfile.ZipInfo, expected: FileHash) -> str | None:
     """What is wrong with the name or the size of a fold's file; None if nothing is."""
     fold, _, path = entry.filename.partition("/")
     allowed = {file.relative_to(fold).as_posix() for file in _packaged(FoldFolder(Path(fold)))}
-    if not _FOLD.fullmatch(fold) or path not in allowed:
+    if not FOLD_NAME.fullmatch(fold) or path not in allowed:
         return "is not a file of a fold"
     return None if entry.file_size == expected.size else f"has {entry.file_size} bytes, expected {expected.size}"
 
@@ -180,7 +186,7 @@ def import_model(package: Path, folder: Path) -> Package:
     fold.
     """
     manifest = read_package(package)
-    if _FOLD.fullmatch(folder.name):
+    if FOLD_NAME.fullmatch(folder.name):
         raise UserError(f"{folder}: this name is that of a fold. Choose another folder with -o.")
     if folder.exists():
         raise UserError(f"{folder} exists already. Move it away, or choose another folder with -o.")
@@ -216,6 +222,8 @@ def _refuse_unreadable(model: Path, manifest: Package, package: Path) -> None:
     try:
         chosen_folds(model, None, "best")
         for fold in folds:
+            if Plan.read(fold.plan).dataset != manifest.dataset:
+                raise UserError(f"{fold.plan} is not of {manifest.dataset}, as {MANIFEST} says. Do not use this file.")
             check_together([fold], "best")
             read_sampling(fold)  # these raise if a record cannot be read
             read_calibration(fold)

@@ -18,7 +18,7 @@ from pydantic import Field, field_validator
 
 from plans.layout import Checkpoint, FoldFolder
 from plans.records import Record
-from textdiffseg.folds.sampling import BoundToWeights
+from textdiffseg.folds.sampling import VALIDATE_AGAIN, BoundToWeights
 
 MIN_CASES = 4  # with a score of the label, in all folds together
 MIN_STANDARD_ERRORS = 2.0
@@ -86,7 +86,7 @@ def read_postprocessing(fold: FoldFolder, checkpoint: Checkpoint) -> Postprocess
     """The trials with a fold's checkpoint; None if validation has made none with these weights."""
     if not fold.postprocessing.is_file():
         return None
-    trials = PostprocessingTrials.read(fold.postprocessing)
+    trials = PostprocessingTrials.read(fold.postprocessing, VALIDATE_AGAIN)
     return trials if trials.belongs_to(fold, checkpoint) else None
 
 

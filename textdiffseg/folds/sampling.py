@@ -11,6 +11,7 @@ from plans.plan import Plan
 from plans.records import Record, Upgrades
 from textdiffseg.folds.weights import hash_weights
 
+VALIDATE_AGAIN = "Copy the file again, or validate the fold again: tds_train --val."
 MIN_DICE_GAIN = 0.001  # of a more expensive setting; mirroring gains .001 to .004 on hippocampus
 DENOISE, DECODE = 0.25, 0.5  # the time of a step and of a sample, as shares of the mask's pass, on a CPU
 ALTERNATIVE_SAMPLES = 16  # from which `--alternatives` chooses
@@ -228,7 +229,7 @@ def read_sampling(fold: FoldFolder, checkpoint: str = "best") -> Sampling:
 
 def chosen_sampling(fold: FoldFolder, checkpoint: str) -> Sampling | None:
     """Validation's choice for a fold's checkpoint; None if there is none, or only one for other weights."""
-    sampling = Sampling.read(fold.sampling) if fold.sampling.is_file() else None
+    sampling = Sampling.read(fold.sampling, VALIDATE_AGAIN) if fold.sampling.is_file() else None
     return sampling if sampling is not None and sampling.belongs_to(fold, checkpoint) else None
 
 

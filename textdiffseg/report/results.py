@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plans.choices import PRESETS
-from plans.errors import UserError
-from plans.layout import ALL, FOLD, FoldFolder
+from plans.errors import UserError, printable
+from plans.layout import ALL, FoldFolder, fold_folders
 from plans.plan import Plan
+from plans.raw.dataset import is_plain_name
 from textdiffseg.evaluation.metrics import CaseScores
 from textdiffseg.evaluation.summary import Summary
 from textdiffseg.folds.calibration import Calibration, read_calibration
@@ -56,8 +57,7 @@ class PresetResults:
 
 def read_preset(folder: Path) -> PresetResults | None:
     """The results in a folder with folds; None if no fold has a plan. `UserError` for a damaged file."""
-    paths = (FoldFolder(path) for path in sorted(folder.glob(f"{FOLD}*")))
-    folds = tuple(_read_fold(fold) for fold in paths if fold.plan.is_file())
+    folds = tuple(_read_fold(fold) for fold in fold_folders(folder) if fold.plan.is_file())
     if not folds:
         return None
     scored = [fold for fold in folds if fold.summary is not None]
@@ -82,10 +82,12 @@ def read_presets(folder: Path) -> tuple[dict[str, PresetResults], dict[str, User
     faults: dict[str, UserError] = {}
     for path in paths:
         try:
+            if not is_plain_name(path.name) and fold_folders(path):
+                raise UserError(f"{printable(str(path))}: not a plain name. Rename the folder.")
             if (preset := read_preset(path)) is not None:
                 found[path.name] = preset
         except UserError as error:
-            faults[path.name] = error
+            faults[printable(path.name)] = error
     ordered = sorted(found.values(), key=lambda preset: (PRESETS.index(preset.plan.preset), preset.name))
     return {preset.name: preset for preset in ordered}, faults
 

@@ -10,7 +10,7 @@ from plans.layout import PreprocessedFolder, RawFolder, tree
 from plans.raw.combined import cases_of, combine, combine_prompts, combined_name, in_order, keeps_values
 from plans.raw.dataset import Dataset, read_dataset
 from plans.raw.folders import find_datasets
-from plans.raw.prompts import Prompts, default_prompts, is_default, read_prompts
+from plans.raw.prompts import PROMPTS_AGAIN, Prompts, default_prompts, is_default, read_prompts
 from textdiffseg.data.splits import (
     Splits,
     drawn_for_others,
@@ -78,7 +78,7 @@ def words_of(dataset: Dataset, root: Path) -> Words:
     """
     own, beside_plan = RawFolder(dataset.folder).prompts, prompts_beside_plan(dataset, root)
     if existing := [path for path in (own, beside_plan) if path.is_file()]:
-        edited = [path for path in existing if not is_default(Prompts.read(path), dataset)]
+        edited = [path for path in existing if not is_default(Prompts.read(path, PROMPTS_AGAIN), dataset)]
         path = (edited or existing)[0]
         prompts = read_prompts(path, dataset)
         return Words(prompts, () if prompts == Prompts.read(path) else ((path, dataset, prompts),))

@@ -14,6 +14,7 @@ from textdiffseg.evaluation.summary import Summary
 from textdiffseg.folds.changed import is_up_to_date
 from textdiffseg.folds.ensemble import chosen_folds
 from textdiffseg.folds.find import find_model, folds_with_checkpoint, is_fold
+from textdiffseg.folds.position import refuse_other_plan
 from textdiffseg.folds.postprocessing import Postprocessing, postprocessing_of
 from textdiffseg.folds.sampling import chosen_sampling
 from textdiffseg.folds.state import why_unfinished
@@ -82,6 +83,8 @@ def describe(
     """
     folder = find_model(path_of(root), dataset, None if model is None else path_of(model), preset)
     folds = _described(folder)
+    for fold in folds:
+        refuse_other_plan(fold, "best")
     plan, bank = Plan.read(folds[0].plan), TextBank.load(folds[0].words)
     scores = [Summary.read(fold.summary) if is_up_to_date(fold) else None for fold in folds]
     scored = {fold.name: summary for fold, summary in zip(folds, scores, strict=True) if summary is not None}

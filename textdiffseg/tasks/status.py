@@ -11,7 +11,15 @@ from typing import Literal
 from plans.choices import PRESETS, RESOLUTIONS, Preset, Resolution
 from plans.commands import command_line, predict_best_command, predict_command
 from plans.errors import UserError
-from plans.layout import ALL, FOLD, FoldFolder, PreprocessedFolder, RawFolder, best_models, model_folder, tree
+from plans.layout import (
+    ALL,
+    FoldFolder,
+    PreprocessedFolder,
+    RawFolder,
+    fold_folders,
+    model_folder,
+    tree,
+)
 from plans.plan import Plan
 from plans.raw.dataset import read_dataset
 from plans.raw.folders import find_folder
@@ -19,7 +27,7 @@ from textdiffseg.arguments import path_of
 from textdiffseg.data.splits import read_stored_splits
 from textdiffseg.data.store import list_cases
 from textdiffseg.evaluation.summary import Summary
-from textdiffseg.folds.best import BestModels, why_outdated
+from textdiffseg.folds.best import read_choice, why_outdated
 from textdiffseg.folds.changed import changes, is_up_to_date
 from textdiffseg.folds.last_error import last_error
 from textdiffseg.folds.lock import is_held, owner_of
@@ -180,7 +188,7 @@ def _preset(root: Path, source: PreprocessedFolder, preset: Preset, resolution: 
     """The state of a preset at a resolution. source: the folder of its plan."""
     name, folder = source.dataset, model_folder(root, source.dataset, preset, resolution)
     planned = source.plan(preset).is_file()
-    started = [path.name.removeprefix(FOLD) for path in sorted(folder.glob(f"{FOLD}*"))]
+    started = [fold.name for fold in fold_folders(folder)]
     names = dict.fromkeys((*(fold_names(source) if planned else ()), *started))
     plan = Plan.read(source.plan(preset)) if planned else None
     folds = tuple(train_status(root, name, preset, resolution, fold) for fold in names)
@@ -227,10 +235,11 @@ def _hours(folds: Sequence[FoldStatus]) -> tuple[str, ...]:
 def _predict(root: Path, name: str, presets: tuple[PresetStatus, ...]) -> str:
     trained = [preset for preset in presets if any(fold.state == "validated" for fold in preset.folds)]
     if len(trained) > 1:
-        path = best_models(tree(root, "results") / name)
-        candidates = BestModels.read(path).candidates if path.is_file() else ()
+        results = tree(root, "results") / name
+        choice = read_choice(results)
+        candidates = () if choice is None else choice.candidates
         compared = {model for candidate in candidates for model in candidate.models}
-        if {preset.preset for preset in trained} <= compared and why_outdated(path.parent) is None:
+        if {preset.preset for preset in trained} <= compared and why_outdated(results) is None:
             return predict_best_command(name, root)
         return command_line("tds_find_best", name, root=root)
     return predict_command(model_folder(root, name, trained[0].preset))

@@ -10,6 +10,7 @@ from textdiffseg.data.splits import (
     join_splits,
     make_splits,
     read_splits,
+    read_stored_splits,
     refuse_parted_groups,
 )
 from textdiffseg.files import write_record
@@ -117,6 +118,16 @@ def test_other_contents_and_other_cases_are_refused(tmp_path):
         path.write_text(nothing)
         with pytest.raises(UserError, match=r"splits\.json: it holds no folds\. Correct the file, or delete it"):
             read_splits(path, IDS)
+        with pytest.raises(UserError, match=r"splits\.json: .*Correct the file, or delete it"):
+            read_stored_splits(path)
+    write_record(path, make_splits(IDS[:2]).model_copy(update={"folds": ()}))
+    with pytest.raises(UserError, match="it holds no folds"):
+        read_stored_splits(path)
+    write_record(path, make_splits(IDS[:1]))
+    assert read_stored_splits(path).folds == ()
+    path.write_text(Splits.read(path).model_copy(update={"cases": ()}).model_dump_json())
+    with pytest.raises(UserError, match=r"cases: .*at least 1 item.*Correct the file"):
+        read_stored_splits(path)
     write_record(path, make_splits(IDS))
     with pytest.raises(UserError, match=r"case_022 differ\. Correct the file, or delete it"):
         read_splits(path, IDS[:-1])

@@ -19,8 +19,8 @@ IDS = [f"case_{i:03d}" for i in range(23)]
 DATASET = "Dataset001_A"
 
 
-def cases(number=0, dataset=DATASET, **options):
-    split = make_splits(IDS, **options).split(number)
+def cases(number=0, dataset=DATASET):
+    split = make_splits(IDS).split(number)
     return FoldCases.of(dataset, split.train, split.validation)
 
 
@@ -52,9 +52,19 @@ def test_a_fold_started_with_other_cases_is_refused(tmp_path):
     refuse_other_cases(fold, cases())
     assert json.loads((tmp_path / "cases.json").read_text())["hash"] == cases().hash
     with pytest.raises(UserError, match="started with other cases"):
-        refuse_other_cases(fold, cases(seed=1))
+        refuse_other_cases(fold, cases(1))
     with pytest.raises(UserError, match="is a fold of Dataset001_A, not of Dataset002_B"):
         refuse_other_cases(fold, cases(dataset="Dataset002_B"))
+
+
+@pytest.mark.parametrize("content", ["{}", '{"train": ["../../x"], "validation": ["a"]}'])
+def test_a_list_of_cases_that_cannot_be_read_has_a_way_out(folder, content):
+    fold = FoldFolder(folder / "fold_0")
+    fold.cases.write_text(content)
+    with pytest.raises(UserError, match=r"cases\.json: train.* Copy the file again, or delete it"):
+        load_ensemble(folder)
+    fold.cases.unlink()
+    load_ensemble(folder)
 
 
 def test_the_hash_is_of_data_set_and_cases_not_of_their_order():

@@ -1,6 +1,7 @@
 """A model as one file: what it holds, what is replaced, and what is refused."""
 
 import json
+import shutil
 import stat
 import zipfile
 
@@ -88,6 +89,35 @@ def test_the_folder_of_a_fold_is_packaged_under_the_name_of_its_model(model, tmp
     assert export_model(model / "fold_1", tmp_path / "one.zip").model == "default"
     with pytest.raises(UserError, match="this name is that of a fold"):
         import_model(tmp_path / "one.zip", tmp_path / "fold_0")
+
+
+def test_what_is_exported_can_be_imported(model, tmp_path):
+    """A copy under another name is left out; one under the name of a fold is refused, as in a prediction."""
+    shutil.copytree(model / "fold_0", model / "fold_0.bak")
+    assert any("Left out: fold_0.bak: not the name of a fold" in note for note in load_ensemble(model).notes)
+    export_model(model, tmp_path / "two.zip")
+    assert load_ensemble(import_into(tmp_path / "two.zip", tmp_path / "two")).folds == ("0", "1")
+    with pytest.raises(UserError, match=r"fold_0\.bak: expected the name of a fold .*Rename the folder"):
+        export_model(model / "fold_0.bak", tmp_path / "copy.zip")
+    (model / "fold_0.bak").rename(model / "fold_7")
+    with pytest.raises(UserError, match=r"fold_7 is a copy of \S*fold_0"):
+        export_model(model, tmp_path / "copy.zip")
+
+
+def import_into(package, folder):
+    import_model(package, folder)
+    return folder
+
+
+@pytest.mark.parametrize("content", ["{}", None])
+def test_scores_that_are_damaged_or_of_another_fold_are_not_exported(model, tmp_path, content):
+    fold = FoldFolder(model / "fold_0")
+    if content is None:
+        write_cases(fold, FoldCases.of("Dataset900_Tiny", ["mueller_0"], ["maier"]))
+    else:
+        fold.summary.write_text(content)
+    files = export_model(model, tmp_path / "model.zip").files
+    assert [name for name in files if name.endswith("summary.json")] == ["fold_1/validation/summary.json"]
 
 
 def test_an_existing_folder_is_never_overwritten(package, tmp_path):
@@ -199,6 +229,7 @@ def without_manifest(entries):
         (packed_manifest, "manifest.json is compressed"),
         (without_manifest, "not a packaged model"),
         (elsewhere("dataset", " "), "not the name of a folder"),
+        (elsewhere("dataset", "Dataset007_Other"), "model.zip: fold_0/plan.json is not of Dataset007_Other"),
         (elsewhere("model", "-rf"), "not the name of a folder"),
         (of_files(), "holds no trained model"),
         (of_files(PLAN), "a fold without its weights"),

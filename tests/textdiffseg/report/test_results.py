@@ -1,6 +1,7 @@
 """The report on a data set: what it holds, what it finds, and that names stay text."""
 
 import json
+import os
 import re
 import shutil
 import weakref
@@ -228,9 +229,15 @@ def test_another_preset_that_cannot_be_read_is_a_note(write, report, tmp_path):
     plan = write()
     FoldFolder.of(tmp_path, plan.dataset, "unet", 0).plan.write_text("{}")
     page = report("900")
-    assert "unet/fold_0/plan.json: version: 1 is too old" in page.text
-    with pytest.raises(UserError, match="version: 1 is too old"):
+    assert "unet/fold_0/plan.json: version: missing, so the file is damaged" in page.text
+    with pytest.raises(UserError, match="version: missing, so the file is damaged"):
         found("900", tmp_path, "unet")
+
+
+def test_a_model_whose_folder_has_no_plain_name_is_a_note(write, report, tmp_path):
+    folder = tmp_path / "results" / write().dataset
+    shutil.copytree(folder / "unet", folder / os.fsdecode(b"caf\xe9"))
+    assert "not a plain name. Rename the folder." in report("900").text
 
 
 def test_mistakes_are_one_line(write, tmp_path, capsys):

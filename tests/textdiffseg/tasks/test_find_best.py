@@ -205,7 +205,7 @@ def test_a_choice_that_no_longer_holds_is_explained(tmp_path, trained, damage):
         expected = "names unet, which is not there. Run tds_find_best again, or choose a model with -m."
     else:
         best_models(results).write_text("{}")
-        expected = "models: missing"
+        expected = r"models: missing\. Run tds_find_best again, or delete the file"
     with pytest.raises(tds.UserError, match=expected):
         tds.load(results, device="cpu")
     assert tds.load(results / "default", device="cpu").plan.preset == "default"

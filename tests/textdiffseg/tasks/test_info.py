@@ -3,12 +3,15 @@
 import json
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 import textdiffseg as tds
 from plans.layout import FoldFolder
 from textdiffseg.evaluation.metrics import CaseScores, LabelScores
 from textdiffseg.evaluation.summary import summarise
-from textdiffseg.files import write_record
+from textdiffseg.files import hash_files, write_record
+from textdiffseg.folds.cases import FoldCases, write_cases
+from textdiffseg.folds.position import TrainingPosition
 from textdiffseg.folds.state import note_validated
 from textdiffseg.tensors import write_tensor_file
 from textdiffseg_cli import export_model, import_model, info
@@ -50,6 +53,41 @@ def test_a_fold_that_was_stopped_in_its_first_epoch_does_not_hide_the_others(val
     fold = FoldFolder.of(validated, plan.dataset, "default", "1")
     fold.checkpoint("best").rename(fold.checkpoint("latest"))
     assert [one.name for one in tds.describe(dataset="900", root=validated).folds] == ["0"]
+
+
+@pytest.mark.parametrize("damage", ["unread", "a path as an id", "of another fold"])
+def test_scores_that_are_not_those_of_the_fold_are_not_shown(validated, plan, damage):
+    fold = FoldFolder.of(validated, plan.dataset, "default", "0")
+    write_cases(fold, FoldCases.of(plan.dataset, ["c"], ["a", "b"]))
+    assert tds.describe(dataset="900", root=validated).folds[0].validated
+    if damage == "of another fold":
+        write_cases(fold, FoldCases.of(plan.dataset, ["a", "b"], ["c"]))
+    else:
+        text = fold.summary.read_text()
+        fold.summary.write_text("{}" if damage == "unread" else text.replace('"case": "a"', '"case": "../a"'))
+        assert fold.summary.read_text() != text
+    assert not tds.describe(dataset="900", root=validated).folds[0].validated
+    assert tds.status("900", root=validated).presets[0].folds[0].state == "trained"
+
+
+def test_a_plan_that_was_edited_is_not_described(validated, plan):
+    fold = FoldFolder.of(validated, plan.dataset, "default", "0")
+    position = TrainingPosition(seed=0, epochs=1, iterations_per_epoch=1, iteration=1, plan=hash_files([fold.plan]))
+    path = fold.checkpoint("best")
+    save_file(load_file(path), path, metadata={"progress": position.model_dump_json()})
+    assert tds.describe(dataset="900", root=validated).dataset == plan.dataset
+    fold.plan.write_text(fold.plan.read_text() + " ")
+    with pytest.raises(tds.UserError, match="is not the plan that this fold was trained with"):
+        tds.describe(dataset="900", root=validated)
+
+
+def test_a_damaged_file_of_the_validation_has_a_way_out(validated, plan):
+    fold = FoldFolder.of(validated, plan.dataset, "default", "0")
+    for path in (fold.postprocessing, fold.sampling):
+        path.write_text("{" if path == fold.sampling else "{}")
+        with pytest.raises(tds.UserError, match=rf"{path.name}.* validate the fold again: tds_train --val\.$"):
+            tds.describe(dataset="900", root=validated)
+        path.unlink()
 
 
 def test_a_model_without_a_trained_sampler_has_no_samples(validated, plan, bank, make_model):
