@@ -36,8 +36,7 @@ def read_itk(path: Path, block: VoxelBlock) -> Volume:
     reader = _informed(path, block)
     array = _arranged(block, reader) if block.plain else None
     if array is None:
-        if block.compressed or block.text:
-            block.read()  # checks the values; ITK then reads the file again
+        block.read()  # checks the values; ITK then reads the file again
         volume = volume_of_image(_execute(reader, path), str(path))
         return replace(volume, notes=(*block.notes, *volume.notes))
     geometry, notes = _geometry(reader, array.shape[1:], str(path))

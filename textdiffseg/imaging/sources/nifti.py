@@ -139,9 +139,10 @@ def _dtype(fields: Nifti1Header, path: Path) -> np.dtype:
 
 def _offset(fields: Nifti1Header, size: int, magic: bytes) -> int:
     found = float(fields["vox_offset"])
-    if not _MAGIC[magic] and found == 0:
-        return size + 4  # the four bytes that announce extensions
-    if not size * (not _MAGIC[magic]) <= found < 1 << 40:
+    first = 0 if _MAGIC[magic] else size + 4  # four bytes announce extensions
+    if found == 0:
+        return first
+    if not first <= found < 1 << 40:
         raise Damaged(f"its header places the voxels at byte {found:g}")
     return int(found)
 

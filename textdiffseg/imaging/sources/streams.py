@@ -19,7 +19,7 @@ from textdiffseg.imaging.sources.formats import START_BYTES, wrong_ending
 
 GZIP = b"\x1f\x8b"
 MAX_RATIO = 1032  # of deflate, which can store 258 bytes in two bits
-MAX_TRAILING_BYTES = 1 << 24  # after the voxels in a compressed stream; they are read to reach the checksum
+MAX_TRAILING_BYTES = 1 << 24  # after the voxels; they are read to reach the checksum of a compressed stream
 # Bytes per step.
 _READ = 1 << 18  # compressed
 _PART = 1 << 22  # decompressed
@@ -55,15 +55,19 @@ class Stream:
         target = bytearray(size)
         return bytes(target[: self.fill(memoryview(target))])
 
-    def finish(self) -> None:
-        """Read a compressed stream to its checksum. Raises `Damaged` if it differs, or if too many bytes follow."""
-        if self._unpacker is None:
-            return
-        spare, left = memoryview(bytearray(_SPARE)), MAX_TRAILING_BYTES
+    def finish(self, slice_bytes: int) -> None:
+        """Read to the end. Raises `Damaged` for a wrong checksum, or where more voxels follow than were declared.
+
+        Some programs write a few bytes, or zeros, after the voxels. These are skipped.
+        """
+        spare, follow, empty = memoryview(bytearray(_SPARE)), 0, True
         while count := self.fill(spare):
-            left -= count
-            if left < 0:
+            follow += count
+            empty = empty and not bytes(spare[:count]).strip(b"\0")
+            if follow > MAX_TRAILING_BYTES:
                 raise Damaged(f"more than {MAX_TRAILING_BYTES >> 20} MB follow the declared voxels")
+        if follow >= slice_bytes and not empty:
+            raise Damaged(f"{follow} bytes with values follow the voxels that its header declares")
 
     def _some(self, target: memoryview) -> int:
         if self._unpacker is None:
@@ -136,5 +140,5 @@ def read_voxels(stream: Stream, shape: tuple[int, ...], dtype: np.dtype, held: i
     found = stream.fill(voxels.data)
     if found < size:
         raise Damaged(f"{found} of {size} bytes of voxels")
-    stream.finish()
+    stream.finish(prod(shape[-2:]) * dtype.itemsize)
     return voxels.view(dtype).reshape(shape)

@@ -381,3 +381,15 @@ def test_text_voxels_take_memory_by_their_number_and_not_by_the_longest_one():
     tracemalloc.stop()
     with pytest.raises(Damaged, match="a value has 401 characters"):
         _numbers(long.replace(b"0.0", b"0.00", 1), np.dtype(np.float32), len(values))
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("write", [meta, nrrd])
+def test_more_voxels_than_the_header_declares_are_refused_but_not_a_few_bytes_or_zeros(tmp_path, write, packed):
+    fields = ({"CompressedData": "True"} if write is meta else {"encoding": "gzip"}) if packed else {}
+    pack = (zlib.compress if write is meta else gzip.compress) if packed else bytes
+    path = tmp_path / ("a.mha" if write is meta else "a.nrrd")
+    for more in (b"\n", bytes(100)):
+        assert read_volume((write(path, voxels=pack(EIGHT + more), **fields),)).array.ravel().tolist() == [*EIGHT]
+    with pytest.raises(UserError, match=r"truncated or damaged \(8 bytes with values follow the voxels"):
+        read_volume((write(path, voxels=pack(EIGHT + EIGHT), **fields),))

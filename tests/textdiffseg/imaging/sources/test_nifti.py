@@ -234,6 +234,7 @@ def test_complex_numbers_and_colours_are_refused(tmp_path, kind, words):
         {"vox_offset": 1e30},
         {"vox_offset": -1},
         {"vox_offset": 30},
+        {"vox_offset": 350},  # the four bytes after the header announce extensions
         {"vox_offset": np.nan},
     ],
 )
@@ -265,6 +266,18 @@ def test_memory_is_bounded_by_the_size_of_the_file(tmp_path, voxels, monkeypatch
     monkeypatch.setattr(np, "empty", lambda *_: pytest.fail("memory was taken"))
     with pytest.raises(UserError, match=r"b\.nii\.gz is truncated or damaged .*declares 3600000000 bytes"):
         read_volume((tmp_path / "b.nii.gz",))
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_a_file_with_more_slices_than_its_header_declares_is_refused(tmp_path, voxels, ending):
+    plain = save(tmp_path / "a.nii", voxels, (affine_of(), 1)).read_bytes()
+    header = nib.Nifti1Header(plain[:348], check=False)
+    header["dim"][3] //= 2
+    content = header.binaryblock + plain[348:]
+    path = tmp_path / f"b{ending}"
+    path.write_bytes(gzip.compress(content) if ending == ".nii.gz" else content)
+    with pytest.raises(UserError, match=r"bytes with values follow the voxels that its header declares"):
+        read_volume((path,))
 
 
 def test_what_follows_the_voxels_is_not_unpacked(tmp_path, voxels, monkeypatch):
