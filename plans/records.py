@@ -10,6 +10,8 @@ the version before. So older files can be read::
 
 import json
 import math
+import os
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self, get_args
@@ -20,6 +22,7 @@ from plans.errors import UserError, is_printable
 
 MAX_INTEGER = 2**53  # beyond it, programs that read JSON disagree
 MAX_NUMBER = 3.4e38  # the largest of float32
+MAX_TEXT_BYTES = 1 << 30  # of a file; the fingerprints of 10,000 cases have less
 _OBJECT, _LIST = "expected names and values in braces", "expected a list in square brackets"
 _EXPECTED = {  # in plain words, by pydantic's name of a fault
     "dict_type": _OBJECT,
@@ -93,7 +96,7 @@ def read_json(path: Path) -> object:
 def read_text(path: Path) -> str:
     """A text file's content, in UTF-8, UTF-16 or UTF-32; `UserError` if it cannot be read."""
     try:
-        content = Path(path).read_bytes()
+        content = _content(Path(path))
         return content.decode(json.detect_encoding(content))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist.") from None
@@ -102,6 +105,37 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         place = f"byte {error.start}"
         raise UserError(f"{path} is not text in UTF-8 ({place}). Save it in UTF-8, or copy it again.") from None
+
+
+def is_there(path: Path) -> bool:
+    """Whether a plain file is there. Raises `UserError` for a link that leads nowhere, a folder or a device.
+
+    For files that may be missing: the user's file must not be skipped without a word.
+    """
+    if path.is_symlink() and not path.exists():
+        raise UserError(f"{path} is a link that leads nowhere. Copy its file there, or remove the link.")
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is not a plain file. Replace it by one, or remove it.")
+    return path.is_file()
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a plain file or a pipe. Raises `UserError` for others: a device may never end."""
+    with open(path, "rb", opener=_open_without_waiting) as file:
+        state = os.fstat(file.fileno())
+        is_pipe = stat.S_ISFIFO(state.st_mode)
+        if not is_pipe and not stat.S_ISREG(state.st_mode):
+            raise UserError(f"{path} is not a plain file. Give one.")
+        if state.st_size > MAX_TEXT_BYTES:
+            raise UserError(f"{path} is too large: expected a text of at most {MAX_TEXT_BYTES >> 30} GB. Replace it.")
+        return file.read(MAX_TEXT_BYTES if is_pipe else -1)
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """A file descriptor. To open a pipe that nobody writes to would wait for ever; so it is empty."""
+    file = os.open(path, flags | os.O_NONBLOCK)
+    os.set_blocking(file, True)  # for the reading itself
+    return file
 
 
 def decode_json(text: str, source: str) -> object:

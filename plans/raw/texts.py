@@ -23,6 +23,8 @@ def find_texts(folder: Path, cases: Collection[str], others: Collection[str], fa
     """
     known = {*cases, *others}
     texts, file_faults = {}, []
+    if (folder.exists() or folder.is_symlink()) and not folder.is_dir():
+        faults.append(f"{folder} is not a folder, or a link that leads nowhere. Put the texts there, or remove it.")
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         case, ending = composed(path.stem), path.suffix
         if path.name.startswith("."):

@@ -1,6 +1,9 @@
 """Records: older versions are read, and faults are reported in one line."""
 
 import json
+import os
+import threading
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import pytest
@@ -9,7 +12,7 @@ from pydantic import Field
 from plans.errors import UserError, is_printable
 from plans.geometry import resampled_shape
 from plans.raw.prompts import Prompts
-from plans.records import Fields, Record, Upgrades
+from plans.records import MAX_TEXT_BYTES, Fields, Record, Upgrades, is_there
 
 
 def test_a_name_given_twice_is_refused():
@@ -200,3 +203,37 @@ def test_a_file_that_is_not_text_in_utf8_names_the_byte(tmp_path):
     path.mkdir()
     with pytest.raises(UserError, match=r"grid\.json cannot be read: Is a directory\.$"):
         Grid.read(path)
+
+
+def test_a_device_and_a_file_that_is_too_large_are_refused_and_a_pipe_is_read(tmp_path):
+    path = tmp_path / "grid.json"
+    path.symlink_to("/dev/zero")
+    with pytest.raises(UserError, match=r"grid\.json is not a plain file\. Give one\."):
+        Grid.read(path)
+    path.unlink()
+    path.write_text("")
+    os.truncate(path, MAX_TEXT_BYTES + 1)
+    with pytest.raises(UserError, match=r"grid\.json is too large: expected a text of at most 1 GB"):
+        Grid.read(path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UserError, match="not valid JSON"):  # nobody writes to it
+        Grid.read(path)
+    end, other = os.pipe()  # as a shell's <(...)
+    writer = threading.Thread(target=lambda: (os.write(other, json.dumps(OLD[3]).encode()), os.close(other)))
+    writer.start()
+    assert Grid.read(Path(f"/dev/fd/{end}")).name == "a"
+    writer.join()
+    os.close(end)
+
+
+def test_a_file_that_may_be_missing_is_there_or_not_or_refused(tmp_path):
+    path = tmp_path / "a.json"
+    assert not is_there(path)
+    path.symlink_to(tmp_path / "b.json")
+    with pytest.raises(UserError, match=r"a\.json is a link that leads nowhere"):
+        is_there(path)
+    (tmp_path / "b.json").write_text("")
+    assert is_there(path)
+    with pytest.raises(UserError, match="is not a plain file"):
+        is_there(tmp_path)

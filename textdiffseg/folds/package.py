@@ -138,6 +138,8 @@ def has_identifiers(fold: FoldFolder) -> bool:
 
 def read_package(package: Path) -> Package:
     """The manifest of a packaged model. Raises `UserError` unless names, kinds and sizes of its files are right."""
+    if package.exists() and not package.is_file():
+        raise UserError(f"{package} is not a plain file. Give a packaged model.")
     try:
         with zip_faults_as_damage(), zipfile.ZipFile(package) as archive:
             entries = archive.infolist()

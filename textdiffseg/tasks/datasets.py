@@ -11,6 +11,7 @@ from plans.raw.combined import cases_of, combine, combine_prompts, combined_name
 from plans.raw.dataset import Dataset, read_dataset
 from plans.raw.folders import find_datasets
 from plans.raw.prompts import PROMPTS_AGAIN, Prompts, default_prompts, is_default, read_prompts
+from plans.records import is_there
 from textdiffseg.data.splits import (
     Splits,
     drawn_for_others,
@@ -77,7 +78,7 @@ def words_of(dataset: Dataset, root: Path) -> Words:
     plan.
     """
     own, beside_plan = RawFolder(dataset.folder).prompts, prompts_beside_plan(dataset, root)
-    if existing := [path for path in (own, beside_plan) if path.is_file()]:
+    if existing := [path for path in (own, beside_plan) if is_there(path)]:
         edited = [path for path in existing if not is_default(Prompts.read(path, PROMPTS_AGAIN), dataset)]
         path = (edited or existing)[0]
         prompts = read_prompts(path, dataset)
@@ -117,7 +118,7 @@ def splits_of(joint: Dataset, datasets: Sequence[Dataset], folder: PreprocessedF
         report(f"{folder.splits}: the cases have changed, so there are new folds. Trained folds have other cases.")
     of_user = folder.nnunet_splits, RawFolder(joint.folder).nnunet_splits
     for path in of_user if outdated else (folder.splits, *of_user):
-        if path.is_file():
+        if is_there(path):
             splits = read_splits(path, cases)
             refuse_parted_groups(splits, groups, path)
             return splits

@@ -12,6 +12,7 @@ from plans.plan import Plan
 from plans.planning.spacing import as_option
 from plans.raw.dataset import Dataset
 from plans.raw.presence import presence_notes
+from plans.records import is_there
 from textdiffseg.data.splits import Splits, read_splits
 from textdiffseg.preprocessing.case import MAX_INTENSITY
 
@@ -46,7 +47,7 @@ def _notes_on_folds(dataset: Dataset, splits: Splits, folder: PreprocessedFolder
     """Notes on a file with other folds, which was added too late, and on cases in no fold."""
     for path in (folder.nnunet_splits, RawFolder(dataset.folder).nnunet_splits):
         try:
-            wanted = read_splits(path, splits.cases).folds if path.is_file() else splits.folds
+            wanted = read_splits(path, splits.cases).folds if is_there(path) else splits.folds
         except UserError as error:
             yield from error.lines
             continue

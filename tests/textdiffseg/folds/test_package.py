@@ -300,6 +300,9 @@ def test_other_files_are_no_packages(tmp_path, content):
         read_package(tmp_path / "x.zip")
     with pytest.raises(UserError, match="packaged model"):
         read_package(tmp_path / "missing.zip")
+    (tmp_path / "endless.zip").symlink_to("/dev/zero")
+    with pytest.raises(UserError, match="not a plain file"):
+        read_package(tmp_path / "endless.zip")
 
 
 def test_a_truncated_package_is_refused(package, tmp_path):
