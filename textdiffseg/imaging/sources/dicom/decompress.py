@@ -1,11 +1,12 @@
 """Decompression by GDCM, in a process of its own: GDCM may crash on damaged data, and a run must go on.
 
-This file is also that process. It reads messages from its standard input: a length, then a DICOM file. It answers with
-the type and the length of the values, then the values. If they cannot be decompressed, the type is empty, and a reason
-follows.
+This file is also that process. It reads messages from its standard input: a length and a limit, then a DICOM file. It
+answers with the type and the length of the values, then the values. If they cannot be decompressed, the type is empty,
+and a reason follows. The limit is on memory: a compressed picture may be larger than its DICOM header declares.
 """
 
 import os
+import resource
 import struct
 import subprocess
 import sys
@@ -15,7 +16,8 @@ from typing import IO, BinaryIO
 
 import numpy as np
 
-_LENGTH, _ANSWER = struct.Struct("<Q"), struct.Struct("<4sQ")  # of a message; type and length of an answer
+_HEAD, _ANSWER = struct.Struct("<QQ"), struct.Struct("<4sQ")  # length and limit of a message; type and length
+_BASE_BYTES, _WORK_RATIO = 1 << 30, 32  # memory of the decoder: fixed, and per byte of values
 _SECONDS = 5.0  # until the process is ended by force
 
 
@@ -37,8 +39,13 @@ class Decompressor:
     ) -> None:
         self._end()
 
-    def values(self, content: bytes) -> np.ndarray:
-        """All values of a DICOM file, in one dimension. Raises `CannotDecompress`."""
+    def values(self, content: bytes, size: int) -> np.ndarray:
+        """All values of a DICOM file, in one dimension. Raises `CannotDecompress`.
+
+        Args:
+            content: of the file.
+            size: bytes of values that it declares. They limit the memory.
+        """
         if self._process is None:
             command = [sys.executable, "-P", __file__]  # -P: modules beside this file are not top-level modules
             self._process = subprocess.Popen(
@@ -48,7 +55,7 @@ class Decompressor:
         assert source is not None
         assert target is not None
         try:
-            target.write(_LENGTH.pack(len(content)) + content)
+            target.write(_HEAD.pack(len(content), _BASE_BYTES + _WORK_RATIO * size) + content)
             target.flush()
             kind, length = _ANSWER.unpack(_exactly(source, _ANSWER.size))
             answer = _exactly(source, length)
@@ -78,16 +85,20 @@ def _exactly(source: IO[bytes], count: int) -> bytes:
 
 def _serve(source: BinaryIO, target: BinaryIO) -> None:
     """Answer messages until the input ends."""
-    while head := source.read(_LENGTH.size):
-        kind, answer = _decompressed(source.read(_LENGTH.unpack(head)[0]))
+    while head := source.read(_HEAD.size):
+        length, limit = _HEAD.unpack(head)
+        kind, answer = _decompressed(source.read(length), limit)
         target.write(_ANSWER.pack(kind, len(answer)) + answer)
         target.flush()
 
 
-def _decompressed(content: bytes) -> tuple[bytes, bytes]:
+def _decompressed(content: bytes, limit: int) -> tuple[bytes, bytes]:
     """The type and the bytes of the values; an empty type and a reason if GDCM fails."""
     import SimpleITK as sitk
 
+    with open("/proc/self/statm", "rb") as sizes:  # in pages; the first is that of the address space
+        now = int(sizes.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (now + limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     file = os.memfd_create("slice")  # in memory, as scans are data on patients
@@ -97,6 +108,8 @@ def _decompressed(content: bytes) -> tuple[bytes, bytes]:
         reader.SetFileName(f"/proc/self/fd/{file}")
         values = sitk.GetArrayFromImage(reader.Execute())
         return f"{values.dtype.str:4}".encode(), values.tobytes()
+    except MemoryError:
+        return b" " * 4, b"it needs much more memory than the declared pixels"
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         return b" " * 4, (lines[-1] if lines else "unknown format").encode()

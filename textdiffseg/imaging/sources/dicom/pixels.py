@@ -125,11 +125,12 @@ def _decompressed(instance: Instance, file: BinaryIO, decompressor: Decompressor
     offset = instance.header.offset
     content = file.read(instance.source.size)
     length = fragments(BytesIO(content), len(content), offset)
+    expected, kind = prod((instance.count, *instance.shape)), _kind(instance)
     try:
-        values = decompressor.values(_minimal(instance) + content[offset : offset + length])
+        pixels = _minimal(instance) + content[offset : offset + length]
+        values = decompressor.values(pixels, expected * kind.itemsize)
     except CannotDecompress as error:
         raise Damaged(f"its pixels cannot be decompressed: {error}") from None
-    expected, kind = prod((instance.count, *instance.shape)), _kind(instance)
     if values.size != expected or values.dtype != kind:
         raise Damaged(f"{expected} values of {kind} are declared, {values.size} of {values.dtype} are stored")
     return values

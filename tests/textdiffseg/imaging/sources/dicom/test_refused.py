@@ -1,11 +1,13 @@
 """DICOM that would give a wrong scan is refused in one line, which names what is wrong and where."""
 
 import re
+import resource
 import struct
 import zipfile
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from plans.errors import UserError
 from textdiffseg.imaging.sources.dicom.decompress import CannotDecompress, Decompressor
@@ -274,10 +276,10 @@ def test_a_decoder_that_crashes_gives_one_line_and_is_started_anew():
     with Decompressor() as decompressor:
         for _ in range(2):
             with pytest.raises(CannotDecompress, match="GDCM"):
-                decompressor.values(b"not DICOM")
+                decompressor.values(b"not DICOM", 9)
             decompressor._process.kill()
             with pytest.raises(CannotDecompress, match="decoder crashed"):
-                decompressor.values(b"x" * 1_000_000)
+                decompressor.values(b"x" * 1_000_000, 9)
 
 
 def test_damaged_compressed_pixels(tmp_path, write_series, voxels):
@@ -290,3 +292,26 @@ def test_damaged_compressed_pixels(tmp_path, write_series, voxels):
     ):
         folder = write_series(tmp_path / words, voxels, fragments=pixels, syntax="1.2.840.10008.1.2.4.90")
         refused(folder, "slice5.dcm is truncated or damaged", words)
+
+
+def test_a_compressed_picture_larger_than_its_header_declares_is_not_unpacked(tmp_path):
+    """A few bytes of JPEG 2000 may declare a picture that takes all memory."""
+    path = tmp_path / "a.dcm"
+    image = sitk.GetImageFromArray(np.zeros((1, 64, 48), np.int16))
+    writer = sitk.ImageFileWriter()
+    writer.SetImageIO("GDCMImageIO")
+    writer.SetFileName(str(path))
+    writer.UseCompressionOn()
+    writer.SetCompressor("JPEG2000")
+    writer.Execute(image)
+    content = path.read_bytes()
+    sizes = content.index(b"\xff\x51\x00") + 6  # of the picture, then of its tiles; each with an offset
+    large = struct.pack(">2I", 20_000, 20_000)
+    huge = content[:sizes] + large + bytes(8) + large + content[sizes + 24 :]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    with Decompressor() as decompressor:
+        assert decompressor.values(content, 6144).size == 3072
+        with pytest.raises(CannotDecompress, match=r"needs much more memory|GDCM|crashed"):
+            decompressor.values(huge, 6144)
+        assert decompressor.values(content, 6144).size == 3072
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss <= max(before, 1_500_000), "kB"
