@@ -204,6 +204,11 @@ def listed_files(folder: Path, entries: Mapping[str, dict[str, Any]], source: st
         files[case] = (tuple(paths), tuple(_below(folder, path) for path in labels))
         if len({*files[case][1]}) < len(labels):
             faults.append(f"{source}: dataset.{case}: one label is listed twice. Remove it.")
+    owners: dict[Path, str] = {}
+    for case, (images, labels) in files.items():
+        for path in filter(None, (*images, *dict.fromkeys(labels))):
+            if (other := owners.setdefault(path, case)) != case or (path in images and path in labels):
+                faults.append(f"{source}: dataset.{case}: {path.name} is a file of {other} already. List it once.")
     return files
 
 

@@ -1,7 +1,6 @@
 """The array files of stored cases (b2nd, compressed in blocks). Values are checked when they are read."""
 
 import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,12 +32,6 @@ def of_reference(name: str, place: int) -> str:
 def array_path(cases: Path, case: str, name: str) -> Path:
     """The file of an array of a case."""
     return cases / f"{case}.{name}.b2nd"
-
-
-def split_array(file: str) -> tuple[str, str] | None:
-    """The case and the array of a file name; None: it is not the file of an array."""
-    match = re.fullmatch(rf"(.+)\.({'|'.join(ARRAYS)}|({'|'.join(OF_REFERENCE)})_[0-9]+)\.b2nd", file)
-    return (match[1], match[2]) if match else None
 
 
 @dataclass(frozen=True)

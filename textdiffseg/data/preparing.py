@@ -35,9 +35,9 @@ def preprocess_dataset(
 ) -> int:
     """The number of cases that were stored now, in `folder`/cases. `UserError` names all broken cases.
 
-    Stored cases that the data set no longer has are removed. So are incomplete files of a process that was killed.
+    Stored cases that the data set no longer has are removed.
     """
-    for case in sorted(set(list_cases(folder, whole=False)) - {case.id for case in dataset.cases}):
+    for case in sorted(set(list_cases(folder)) - {case.id for case in dataset.cases}):
         remove_case(folder, case)
     function = partial(preprocess_case, plan=plan, folder=Path(folder))
     names = [case.id for case in dataset.cases]

@@ -45,7 +45,6 @@ from textdiffseg.data.arrays import (
     of_reference,
     open_array,
     shape_fault,
-    split_array,
     write_array,
 )
 from textdiffseg.data.sampling import candidate_centres
@@ -220,13 +219,11 @@ def _parse_record(path: Path, case: str) -> CaseRecord:
     return record
 
 
-def list_cases(folder: Path, whole: bool = True) -> tuple[str, ...]:
-    """The sorted ids of the cases in `folder`/cases that have a record. If not `whole`: that have any file."""
+def list_cases(folder: Path) -> tuple[str, ...]:
+    """The sorted ids of the cases in `folder`/cases: those with a record and an image. Other files are the user's."""
     cases = PreprocessedFolder(Path(folder)).cases
     ids = {path.stem for path in cases.glob("[!.]*.json")}
-    if not whole:
-        ids |= {part[0] for part in (split_array(path.name) for path in cases.glob("[!.]*.b2nd")) if part}
-    return tuple(sorted(ids))
+    return tuple(sorted(case for case in ids if array_path(cases, case, "image").exists()))
 
 
 def remove_case(folder: Path, case: str) -> None:

@@ -207,11 +207,12 @@ def _read_or_measure(
 
 
 def _remove_others(folder: PreprocessedFolder, names: Sequence[str]) -> None:
-    """Delete the fingerprints of cases that are not in `names`."""
+    """Delete the fingerprints of cases that are not in `names`. Other files are the user's."""
     kept = {folder.fingerprint(name) for name in names}
     for path in folder.fingerprints.glob("[!.]*.json"):
-        if path not in kept:
-            path.unlink(missing_ok=True)
+        with suppress(UserError):
+            if path not in kept and CaseFingerprint.read(path).case == path.stem:
+                path.unlink(missing_ok=True)
 
 
 def _tried(read: Callable[[], Read], faults: list[str]) -> Read | None:

@@ -95,8 +95,13 @@ def test_cases_that_left_the_data_set_are_removed(tiny_raw, tmp_path):
     dataset, plan = planned(tiny_raw)
     preprocess_dataset(dataset, plan, tmp_path / "out", 0)
     fewer = dataset.model_copy(update={"cases": dataset.cases[1:]})
+    others = [tmp_path / "out" / "cases" / name for name in ("my_notes.json", "scan.image.b2nd")]
+    for path in others:
+        path.write_text("{}")
     preprocess_dataset(fewer, plan, tmp_path / "out", 0)
     assert list_cases(tmp_path / "out") == ("tiny_01", "tiny_02", "tiny_03")
+    assert not [*(tmp_path / "out" / "cases").glob("tiny_00.*")]
+    assert all(path.exists() for path in others), "files of the user"
 
 
 def test_broken_cases_are_named_and_the_others_stored(tiny_raw, tmp_path):

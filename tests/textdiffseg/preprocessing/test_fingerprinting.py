@@ -144,7 +144,10 @@ def test_fingerprints_of_cases_that_are_gone_are_removed(tiny_raw, tmp_path):
     dataset, folder = read_dataset(tiny_raw), PreprocessedFolder(tmp_path)
     whole = fingerprint_dataset(dataset, 0, folder)
     fewer = dataset.model_copy(update={"cases": dataset.cases[1:]})
+    notes = folder.fingerprint("my_notes")
+    notes.write_text("{}")
     assert fingerprint_dataset(fewer, 0, folder).cases == whole.cases[1:]
+    notes.unlink()  # it is still there
     assert sorted(stored(folder)) == ["tiny_01.json", "tiny_02.json", "tiny_03.json"]
 
 

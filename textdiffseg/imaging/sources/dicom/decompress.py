@@ -98,7 +98,9 @@ def _decompressed(content: bytes, limit: int) -> tuple[bytes, bytes]:
 
     with open("/proc/self/statm", "rb") as sizes:  # in pages; the first is that of the address space
         now = int(sizes.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (now + limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    most = resource.getrlimit(resource.RLIMIT_AS)[1]
+    if most == resource.RLIM_INFINITY or now + limit < most:
+        resource.setrlimit(resource.RLIMIT_AS, (now + limit, most))
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     file = os.memfd_create("slice")  # in memory, as scans are data on patients
