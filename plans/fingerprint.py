@@ -74,12 +74,20 @@ class Fingerprint(Record):
         return sum(LABELS_OUTSIDE_CROP in case.notes for case in self.cases)
 
     def notes(self) -> tuple[str, ...]:
-        """The notes of all cases. Each lists the cases that it applies to."""
+        """Notes on cases with the same files, and the notes of all cases. Each lists the cases that it applies to."""
         cases_by_note: dict[str, list[str]] = {}
         for case in self.cases:
             for note in case.notes:
                 cases_by_note.setdefault(note, []).append(case.case)
-        return tuple(
+        by_hash: dict[str, list[str]] = {}
+        for case in self.cases:
+            by_hash.setdefault(case.content_hash, []).append(case.case)
+        twice = tuple(
+            f"{listed(cases)} have the same files: a fold may train and validate on one scan. Keep one of them."
+            for cases in by_hash.values()
+            if len(cases) > 1
+        )
+        return twice + tuple(
             f"{note} This applies to {len(cases)} of {len(self.cases)} cases: {listed(cases)}."
             for note, cases in cases_by_note.items()
         )

@@ -205,10 +205,12 @@ def listed_files(folder: Path, entries: Mapping[str, dict[str, Any]], source: st
         if len({*files[case][1]}) < len(labels):
             faults.append(f"{source}: dataset.{case}: one label is listed twice. Remove it.")
     owners: dict[Path, str] = {}
-    for case, (images, labels) in files.items():
-        for path in filter(None, (*images, *dict.fromkeys(labels))):
-            if (other := owners.setdefault(path, case)) != case or (path in images and path in labels):
-                faults.append(f"{source}: dataset.{case}: {path.name} is a file of {other} already. List it once.")
+    for case, (scans, masks) in files.items():  # a mask may belong to several scans, e.g. of one atlas
+        for path in filter(None, scans):
+            other = case if path in masks else owners.get(path)
+            if other is not None:
+                faults.append(f"{source}: dataset.{case}: {path} is a file of case {other} already. List a scan once.")
+            owners.setdefault(path, case)
     return files
 
 

@@ -5,7 +5,7 @@ are read, too. Paths are relative to the folder of the file.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,13 +46,14 @@ def read_pairs(path: Path) -> tuple[ListedPair, ...]:
     return pairs
 
 
-def _pairs(table: Table, names: list[str], images: list[str], path: Path, faults: list[str]) -> Iterator[ListedPair]:
+def _pairs(table: Table, names: list[str], columns: list[str], path: Path, faults: list[str]) -> Iterator[ListedPair]:
     seen: dict[str, int] = {}
+    owners: dict[Path, int] = {}
     for number, row in table.rows:
         where = f"{path}: row {number}"
         values = dict(zip(names, row, strict=False))
         case, mask = values.get("case", ""), values.get("mask", "")
-        channels = [values.get(name, "") for name in images]
+        channels = [values.get(name, "") for name in columns]
         while len(channels) > 1 and not channels[-1]:
             channels.pop()
         if fault := table.surplus(row):
@@ -65,5 +66,18 @@ def _pairs(table: Table, names: list[str], images: list[str], path: Path, faults
             faults.append(
                 f"{where}: {lost[0] or 'an empty path'} does not exist. A relative path starts at {path.parent}."
             )
+        elif twice := _listed_before([path.parent / name for name in (mask, *channels)], owners):
+            faults.append(f"{where}: {twice} is a file of row {owners.get(twice, number)} already. List a scan once.")
         else:
-            yield ListedPair(case, tuple(path.parent / channel for channel in channels), path.parent / mask)
+            images = tuple(path.parent / channel for channel in channels)
+            owners |= dict.fromkeys(images, number)
+            yield ListedPair(case, images, path.parent / mask)
+
+
+def _listed_before(files: list[Path], owners: Mapping[Path, int]) -> Path | None:
+    """The first scan that is listed already. `files`: the mask, which may be that of several scans, then the scans.
+
+    A folder may hold several DICOM series.
+    """
+    scans = enumerate(files[1:], start=1)
+    return next((one for place, one in scans if one.is_file() and (one in owners or one in files[:place])), None)

@@ -46,3 +46,11 @@ def test_notes_list_the_cases_that_they_apply_to(make_fingerprint):
     cases = [case.model_copy(update={"notes": ("It is askew.",)}) for case in fingerprint.cases[:2]]
     (note,) = fingerprint.model_copy(update={"cases": (*cases, fingerprint.cases[2])}).notes()
     assert note == f"It is askew. This applies to 2 of 3 cases: {cases[0].case}, {cases[1].case}."
+
+
+def test_cases_with_the_same_files_are_named(make_fingerprint):
+    one, two, three = make_fingerprint((10, 10, 10), (1, 1, 1), cases=3).cases
+    same = two.model_copy(update={"content_hash": one.content_hash})
+    fingerprint = make_fingerprint((10, 10, 10), (1, 1, 1)).model_copy(update={"cases": (one, same, three)})
+    (note,) = fingerprint.notes()
+    assert note.startswith(f"{one.case}, {two.case} have the same files: a fold may train and validate on one scan.")

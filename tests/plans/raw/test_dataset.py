@@ -295,13 +295,18 @@ def test_a_case_id_that_is_not_a_plain_file_name_is_refused(tmp_path, write_raw,
     """Cases are stored and deleted under their ids."""
     folder = write_raw(tmp_path)
     files = {"images": ["imagesTr/tiny_00_0000.nii.gz"], "label": "labelsTr/tiny_00.nii.gz"}
+    others = {"images": ["imagesTr/tiny_01_0000.nii.gz"], "label": "labelsTr/tiny_00.nii.gz"}  # of one atlas
     header = json.loads((folder / "dataset.json").read_text())
-    (folder / "dataset.json").write_text(json.dumps(header | {"dataset": {"fine": files, case: files}}))
+    (folder / "dataset.json").write_text(json.dumps(header | {"dataset": {"fine": others, case: files}}))
     with pytest.raises(UserError, match=r"cannot be (a case id: expected one plain|printed)") as error:
         read_dataset(folder)
     assert len(error.value.lines) == 1
-    (folder / "dataset.json").write_text(json.dumps(header | {"dataset": {"ä" * 100: files, "a b-c+d (2)": files}}))
+    (folder / "dataset.json").write_text(json.dumps(header | {"dataset": {"ä" * 100: files, "a b-c+d (2)": others}}))
     assert len(read_dataset(folder).cases) == 2
+    for twice in ({"a": files, "b": files}, {"a": files | {"label": files["images"][0]}}):
+        (folder / "dataset.json").write_text(json.dumps(header | {"dataset": twice}))
+        with pytest.raises(UserError, match=r"tiny_00_0000\.nii\.gz is a file of case a already"):
+            read_dataset(folder)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from plans.raw.pair_list import read_pairs
 @pytest.fixture
 def read(tmp_path):
     """A function: the pairs of a list, beside which some files lie."""
-    for name in ("a.nii.gz", "b.nii.gz", "m.nii.gz"):
+    for name in ("a.nii.gz", "b.nii.gz", "c.nii.gz", "m.nii.gz"):
         (tmp_path / name).touch()
 
     def read(content):
@@ -20,10 +20,10 @@ def read(tmp_path):
 
 
 def test_channels_have_the_order_of_their_columns(read, tmp_path):
-    (one, two) = read("Case\timage_1\timage_0\tmask\np1\tb.nii.gz\ta.nii.gz\tm.nii.gz\n\np2\t\ta.nii.gz\tm.nii.gz\n")
+    (one, two) = read("Case\timage_1\timage_0\tmask\np1\tb.nii.gz\ta.nii.gz\tm.nii.gz\n\np2\t\tc.nii.gz\tm.nii.gz\n")
     assert (one.case, one.mask) == ("p1", tmp_path / "m.nii.gz")
     assert one.images == (tmp_path / "a.nii.gz", tmp_path / "b.nii.gz")
-    assert two.images == (tmp_path / "a.nii.gz",)
+    assert two.images == (tmp_path / "c.nii.gz",)
 
 
 def test_each_bad_row_is_named_by_its_number_in_the_file(read):
@@ -46,6 +46,19 @@ def test_each_bad_row_is_named_by_its_number_in_the_file(read):
     assert lines[3] == "row 8: 4 fields, expected 3. Put a field that holds ',' in double quotes."
     assert lines[4].startswith("row 9: an empty path does not exist.")
     assert len(lines) == 5
+
+
+@pytest.mark.parametrize(
+    ("rows", "owner"),
+    [
+        ("p1,a.nii.gz,b.nii.gz,m.nii.gz\np2,c.nii.gz,./a.nii.gz,m.nii.gz", "row 2"),
+        ("p0,b.nii.gz,,m.nii.gz\np1,a.nii.gz,a.nii.gz,m.nii.gz", "row 3"),
+        ("p0,b.nii.gz,,m.nii.gz\np1,a.nii.gz,,a.nii.gz", "row 3"),
+    ],
+)
+def test_a_scan_belongs_to_one_case_and_is_not_its_own_mask(read, rows, owner):
+    with pytest.raises(UserError, match=rf"row 3: \S*a\.nii\.gz is a file of {owner} already"):
+        read(f"case,image_0,image_1,mask\n{rows}\n")
 
 
 @pytest.mark.parametrize(
