@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from plans.errors import listed, merged
+from plans.errors import listed, merged, printable
 from plans.file_names import (
     FILE_ENDINGS,
     channel_file,
@@ -156,7 +156,8 @@ def faults_of_files(
     if len(channels) > 1:
         advice += ' If a case may lack this channel, name it under "optional_channels".'
     faults = [
-        f"case {case}: {path} is missing (dataset.json names {len(channels)} channels). {advice}"
+        _dead_link(case, path)
+        or f"case {case}: {path} is missing (dataset.json names {len(channels)} channels). {advice}"
         for path in paths
         if path is not None and not path.is_file()
     ]
@@ -177,11 +178,21 @@ def faults_of_files(
             if path is None and number not in optional
         ]
     faults += [
-        f"case {case}: {label} is missing. Add the label, or move the images to imagesTs."
+        _dead_link(case, label) or f"case {case}: {label} is missing. Add the label, or move the images to imagesTs."
         for label in labels
         if not label.is_file()
     ]
     return faults
+
+
+def _dead_link(case: str, path: Path) -> str | None:
+    """A line on a file that is a link to nothing; None if it is not."""
+    if not path.is_symlink() or path.exists():
+        return None
+    return (
+        f"case {case}: {path} is a link to {printable(os.readlink(path))}, which is not there. Put the file back, or "
+        "correct the link. If tds_new made it, run tds_new with the new place, -o FOLDER and --overwrite."
+    )
 
 
 def listed_files(folder: Path, entries: Mapping[str, dict[str, Any]], source: str, faults: list[str]) -> Files:

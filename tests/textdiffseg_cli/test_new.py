@@ -10,6 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 
+from plans.errors import UserError
 from plans.raw.dataset import read_dataset
 from textdiffseg.imaging.sources.files import read_labels, read_volume
 from textdiffseg.tasks.new import cases as new_cases
@@ -147,6 +148,19 @@ def test_other_sources_get_the_next_number(new, made, folders, tmp_path):
     assert (code, "holds another data set already" in err) == (2, True)
 
 
+def test_sources_that_have_moved_are_named_with_the_way_out(new, made, folders):
+    new()
+    moved = folders[0].parent.rename(folders[0].parent.parent / "moved") / "scans"
+    with pytest.raises(UserError, match=r"c0_0000\.nii\.gz is a link to \S*c0_CT\.nii\.gz, which is not there"):
+        read_dataset(made)
+    sources = (moved, moved.parent / "masks")
+    code, _, err = new("--name", "Spine", sources=sources)
+    assert (code, f"-o {made} --overwrite" in err) == (2, True)
+    assert new("-o", made, "--overwrite", sources=sources)[0] == 0
+    assert len(read_dataset(made).cases) == 6
+    assert [path.name for path in made.parent.iterdir()] == [made.name]
+
+
 def test_what_has_no_partner_is_printed(new, folders):
     os.rename(folders[0] / "c0_CT.nii.gz", folders[0] / "x_CT.nii.gz")
     _, out, _ = new()
@@ -214,7 +228,7 @@ def test_no_pair_is_one_line_with_the_way_out(new, folders, tmp_path):
 
 
 def test_a_list_in_place_of_folders(new, tmp_path, folders):
-    rows = [f"p{place};{folders[0]}/c{place}_CT.nii.gz;{folders[0]}/c{place}_CT.nii.gz;" for place in range(3)]
+    rows = [f"p{place};{folders[0]}/c{place}_CT.nii.gz;{folders[0]}/c{place + 3}_CT.nii.gz;" for place in range(3)]
     rows = [f"{row}Spine/masks/c{place}_seg.nii.gz" for place, row in enumerate(rows)]
     (tmp_path / "list.csv").write_text("\n".join(["case;image;image2;mask", *rows]))
     assert new("--name", "Listed", sources=(tmp_path / "list.csv",))[0] == 0

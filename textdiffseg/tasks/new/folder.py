@@ -54,6 +54,13 @@ class NewHeader:
             self.masks
         )
 
+    def moved_from(self, folder: Path) -> str | None:
+        """A source of the data set in `folder` that is not there any more; None if all are."""
+        if self.is_of(folder):
+            return None
+        found = (_sources_of(folder).get(kind) for kind in ("images", "masks"))
+        return next((path for path in found if isinstance(path, str) and not Path(path).exists()), None)
+
 
 def _sources_of(folder: Path) -> dict[str, object]:
     """The field `sources` of a data set; {} if it has none."""
@@ -181,7 +188,7 @@ def choose_folder(
                 "--id, or move them away."
             )
         return raw, False
-    if not header.is_of(raw.path):
+    if not header.is_of(raw.path) and not (overwrite and header.moved_from(raw.path)):
         raise UserError(
             f"{raw.path} holds another data set already. Choose another folder with -o, --name or --id, or move it "
             "away."
@@ -201,6 +208,11 @@ def _below_root(header: NewHeader, root: Path, name: str | None, number: int | N
         alike = own[1].casefold() == title.casefold() and number in (None, own[0])
         if alike and (header.is_of(path) or not RawFolder(path).header.exists()):
             return path
+        if alike and (gone := header.moved_from(path)):
+            raise UserError(
+                f"{path} was made from {gone}, which is not there. If it was moved, add -o {path} --overwrite. For "
+                "another data set, give it its own --name."
+            )
     if number is None:
         number = next(free for free in range(1, len(owners) + 2) if free not in owners)
     elif number in owners and id_and_title(owners[number].name)[1] != title:
