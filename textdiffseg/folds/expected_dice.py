@@ -50,6 +50,11 @@ class ExpectedDice(Record):
         return self.mean is not None and self.threshold is not None and self.mean < self.threshold
 
     @property
+    def poor_labels(self) -> tuple[str, ...]:
+        """The labels whose own expected Dice is less than half of the threshold: missing, or mostly wrong."""
+        return tuple(name for name, dice in self.labels.items() if self.threshold and dice < self.threshold / 2)
+
+    @property
     def note(self) -> str | None:
         """A sentence that advises to check the mask; None if it needs no check."""
         if self.mean is None or self.threshold is None or not self.needs_check:

@@ -40,7 +40,12 @@ class SegmentedScan:
         """Why the mask should be checked, or an empty text."""
         if self.is_empty:
             return "The mask is empty."
-        return (self.expected.note or "") if self.expected else ""
+        if self.expected is None:
+            return ""
+        if self.expected.note or not self.expected.poor_labels:
+            return self.expected.note or ""
+        poor = (f"{name} (expected Dice {self.expected.labels[name]:.2f})" for name in self.expected.poor_labels)
+        return f"Check {', '.join(poor)}."
 
 
 def check_section(scans: Sequence[SegmentedScan]) -> Section:

@@ -32,6 +32,12 @@ def test_empty_masks_come_first_then_low_expected_dice_then_unknown():
     assert ordered[1].advice == "Check this mask: its expected Dice is 0.20 (threshold 0.50)."
 
 
+def test_a_label_that_is_probably_missing_is_named_where_the_mean_is_not_low():
+    expected = ExpectedDice(mean=0.55, labels={"liver": 0.9, "oesophagus": 0.01, "larynx": 0.4}, threshold=0.5)
+    scan = SegmentedScan("a", (VolumeInterval(label="liver", volume_ml=1.0),), expected, ())
+    assert scan.advice == "Check oesophagus (expected Dice 0.01)."
+
+
 def test_the_expected_dice_differs_from_the_threshold_in_print():
     assert scan("a", dice=0.716, threshold=0.719).advice.endswith("is 0.716 (threshold 0.719).")
 
