@@ -1,6 +1,7 @@
 """`tds_run`: do what is not done yet: plan, preprocess, train and validate each fold."""
 
 import argparse
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -89,4 +90,21 @@ def _print(outcome: "RunOutcome", hours: float | None, chosen: Sequence[str]) ->
     if any(fold.state == "validated" for fold in outcome.folds):
         print_lines(f"Model: {outcome.model}")
         print_lines(f"Report: {outcome.page}. Open it in a browser.")
+        if note := few_iterations_note(outcome):
+            print_lines(note)
         print_lines(f"Next: {predict_command(outcome.model)}")
+
+
+def few_iterations_note(outcome: "RunOutcome") -> str | None:
+    """A note on the first fold of few iterations, with the command that trains it longer; None: there is none."""
+    from textdiffseg.training.setup import USUAL_ITERATIONS
+
+    for fold in outcome.folds:
+        if fold.state == "validated" and fold.limit_seconds and 0 < fold.iterations < USUAL_ITERATIONS:
+            minutes = math.ceil(fold.limit_seconds / 60 * USUAL_ITERATIONS / fold.iterations)
+            longer = ("tds_train", outcome.dataset, fold.fold, "--max-minutes", str(minutes))
+            return (
+                f"Note: fold {fold.fold} learned in {fold.iterations} iterations. Masks become better with more: "
+                f"{command_line(*longer, preset=outcome.preset, root=outcome.root)}"
+            )
+    return None

@@ -132,7 +132,7 @@ def _add_names(figure: "Figure", masks: np.ndarray, names: Mapping[int, str], mi
     missing = [names[value] for value in names if not counts[value]]
     if missing:
         handles.append(Line2D([], [], color="none"))
-        texts.append(f"not found: {shorten(', '.join(missing))}")
+        texts.append(f"not in the mask: {shorten(', '.join(missing))}")
     if len(found) > MAX_NAMES:
         handles.append(Line2D([], [], color="none"))
         texts.append(f"and {len(found) - MAX_NAMES} more labels")

@@ -93,7 +93,7 @@ def test_names_are_plain_and_tell_what_was_not_found(figures, tmp_path):
         draw_planes(tmp_path / "a.png", volume(), masks, names, "a $x_{$ b")
     shown = [text.get_text() for text in figures[0].legends[0].get_texts()]
     assert shown[0] == "grade $\\frac{$, 0.1 ml"
-    assert "not found: " in shown[1]
+    assert "not in the mask: " in shown[1]
     assert figures[0]._suptitle.get_text() == "a $x_{$ b"
 
 
