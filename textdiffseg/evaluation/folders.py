@@ -96,7 +96,8 @@ def _names_note(names: Mapping[int, str]) -> str:
     if names:
         return (
             "There is no dataset.json beside or above the references. The labels' names are from the predictions' JSON "
-            "files, so the references must have the same values."
+            "files, so the references must have the same values. A label that a reference lacks counts as absent: "
+            "`annotated` in a dataset.json says what was not drawn."
         )
     return "There is no dataset.json beside or above the references. So labels are named by their values."
 
