@@ -4,9 +4,9 @@ A temperature T makes probabilities agree with the share of correct voxels (`tex
 once, to the mean over windows, views, samples and folds (`Readout.temper`). It keeps the order of the classes at every
 voxel, and masks are made before it. So no mask changes. All labels have the same temperature.
 
-A factor f >= 1 widens a 90% volume interval to [low / f, high * f]. The interval comes from the level sets of the
-probabilities with this temperature (`inference.volumes`). Errors grow with the size of a structure, so the widening is
-a factor. A factor also widens an interval of width 0.
+A factor f widens a 90% volume interval to [low / f, high * f], or narrows it if f < 1. The interval comes from the
+level sets of the probabilities with this temperature (`inference.volumes`). Errors grow with the size of a structure,
+so the widening is a factor. A factor also widens an interval of width 0.
 
 The expected Dice is a curve over soft Dice (`folds.expected_dice`).
 
@@ -31,7 +31,7 @@ INTERVAL = (0.05, 0.95)  # quantiles of a 90% volume interval
 class Widening(Record):
     """The factor of volume intervals, and by label the share of true volumes inside them (target: 0.9)."""
 
-    factor: float = Field(ge=1)
+    factor: float = Field(gt=0)
     coverage_before: dict[str, float]  # of level sets without temperature and factor
     coverage_after: dict[str, float]  # cross-fitted
 
@@ -81,8 +81,10 @@ class AppliedCalibration(Record):
 
 
 def widen(intervals: np.ndarray, factor: float) -> np.ndarray:
-    """The intervals (..., 2), widened to [low / f, high * f]."""
-    return np.asarray(intervals) * (1 / factor, factor)
+    """The intervals (..., 2), scaled to [low / f, high * f]. One that would end before it begins becomes its middle."""
+    low, high = np.moveaxis(np.asarray(intervals, dtype=float), -1, 0)
+    middle = np.sqrt(low * high)
+    return np.stack((np.minimum(low / factor, middle), np.maximum(high * factor, middle)), axis=-1)
 
 
 def read_calibration(fold: FoldFolder, checkpoint: Checkpoint = "best") -> Calibration:

@@ -54,7 +54,7 @@ def _table(fits: Sequence[tuple[str, CalibrationFit]]) -> Html:
     head = ("fold", "predictions", "cases", "temperature", "ECE before", "after", "Brier before", "after")
     explained = (
         "ECE is the mean gap between probability and share of correct voxels near the structures. ECE and the Brier "
-        "score are 0 at best. The intervals of volumes are widened by the factor. The last column is the mean error "
+        "score are 0 at best. The intervals of volumes are scaled by the factor. The last column is the mean error "
         "of the expected Dice."
     )
     return join((table((*head, "interval factor", "error of expected Dice"), rows, names=2), paragraphs(explained)))

@@ -102,7 +102,7 @@ def _report_calibration(prepared: PreparedModel, report: Report) -> None:
         uncertainty = prepared.uncertainty_predictor or prepared.mask_predictor
         report(f"Calibration of uncertainty: {fitted(uncertainty.calibration.temperature)}")
     if masks.widening is not None:
-        report(f"Volumes: with 90% intervals, widened by {masks.widening:.2f}")
+        report("Volumes: with 90% intervals")
     if masks.expected_dice is not None and prepared.selection.is_of_all(prepared.plan):
         report(f"Expected Dice: masks below {masks.expected_dice.threshold:.2f} are reported")
 

@@ -43,8 +43,9 @@ def _above_zero(p: np.ndarray) -> np.ndarray:
 
 
 def fit_widening(intervals: np.ndarray, truths: np.ndarray) -> float | None:
-    """The factor that widens intervals (..., 2) to cover true volumes (...). None without usable structures.
+    """The factor with which intervals (..., 2) cover nine of ten true volumes (...). None without usable structures.
 
+    It is below 1 if the intervals are too wide (conformalised quantile regression, Romano et al. 2019, of logarithms).
     Structures that are absent, or that no voxel belongs to at the upper end, are left out: no factor can cover them.
     """
     low, high = np.moveaxis(intervals.reshape(-1, 2), 1, 0)
@@ -57,7 +58,7 @@ def fit_widening(intervals: np.ndarray, truths: np.ndarray) -> float | None:
         needed = np.sort(np.maximum(np.log(low) - np.log(truths), np.log(truths) - np.log(high)))
     share = INTERVAL[1] - INTERVAL[0]
     rank = min(len(needed), ceil(round((len(needed) + 1) * share, 9)))  # rounded: 0.9 * 10 is not 9 in binary
-    return float(np.exp(max(0.0, needed[rank - 1])))
+    return float(np.exp(needed[rank - 1]))
 
 
 def half_temperatures(cases: Sequence[SampledVoxels]) -> list[float]:

@@ -73,9 +73,24 @@ def test_a_factor_widens_until_nine_of_ten_volumes_are_inside():
     assert fit_widening(7 * points, 7 * truths) == pytest.approx(factor)  # any unit
 
 
-def test_correct_intervals_are_kept_and_those_that_no_factor_corrects_are_ignored():
+def test_intervals_that_are_too_wide_become_narrower_until_nine_of_ten_volumes_are_inside():
+    truths = np.exp(np.random.default_rng(0).normal(5, 1, 4000))
+    errors = np.exp(np.random.default_rng(1).normal(0, 0.1, 4000))
+    wide = (truths * errors)[:, None] * (0.01, 100.0)  # as of an uncertain model in a large scan
+    low, high = widen(wide, fit_widening(wide, truths)).T
+    assert np.mean((low <= truths) & (truths <= high)) == pytest.approx(0.9, abs=0.001)
+    assert np.median(high / low) == pytest.approx(np.exp(2 * 0.1645), rel=0.05)
+
+
+def test_an_interval_never_ends_before_it_begins():
+    assert widen(np.array([(90.0, 110.0), (0.0, 50.0)]), 0.5) == pytest.approx(
+        np.array([(99.499, 99.499), (0.0, 25.0)]), abs=1e-3
+    )
+
+
+def test_exact_intervals_are_kept_and_those_that_no_factor_corrects_are_ignored():
     truths = np.full(10, 100.0)
-    assert fit_widening(np.tile((90.0, 110.0), (10, 1)), truths) == 1.0
+    assert fit_widening(np.tile((100.0, 110.0), (10, 1)), truths) == 1.0
     intervals = np.array([(50.0, 80.0), (0.0, 80.0), (0.0, 0.0), (3.0, 5.0)])
     assert fit_widening(intervals, np.array([100.0, 100.0, 100.0, 0.0])) == pytest.approx(100 / 80)
     assert fit_widening(intervals[2:], np.array([100.0, 0.0])) is None
