@@ -140,11 +140,11 @@ def test_a_plan_for_another_device_is_reported(chain):
     root, name, _ = chain
     plan = Plan.read(root / "preprocessed" / name / "plan.json")
     notes = []
-    tasks_train._report_other_device(plan, "cpu", notes.append)
+    tasks_train._report_notes(plan, None, "cpu", notes.append)
     assert notes == []
-    tasks_train._report_other_device(plan, "cuda", notes.append)
+    tasks_train._report_notes(plan, None, "cuda", notes.append)
     assert "this plan was made for a CPU" in notes[-1]
-    tasks_train._report_other_device(plan.model_copy(update={"device": "gpu"}), "cpu", notes.append)
+    tasks_train._report_notes(plan.model_copy(update={"device": "gpu"}), None, "cpu", notes.append)
     assert "this plan was made for a GPU; on a CPU" in notes[-1]
 
 

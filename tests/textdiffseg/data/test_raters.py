@@ -87,7 +87,7 @@ def test_a_damaged_reference_is_reported_before_training(raw, tmp_path, array):
     with pytest.raises(UserError, match=f"tiny_00 .*{array}"):
         check_cases(out, ["tiny_00"], plan)
     assert not is_complete(out, "tiny_00", open_case(out, "tiny_01").record.hash)
-    assert list_cases(out, whole=False) == ("tiny_00", "tiny_01", "tiny_02", "tiny_03")
+    assert list_cases(out) == ("tiny_00", "tiny_01", "tiny_02", "tiny_03")
 
 
 def test_every_reference_is_checked_and_all_faults_are_reported_together(raw):
