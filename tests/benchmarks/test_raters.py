@@ -12,6 +12,7 @@ import torch
 from textdiffseg import phantoms
 from textdiffseg.data.store import open_case
 from textdiffseg.evaluation.metrics import dice
+from textdiffseg.folds import sampling
 from textdiffseg.training.options import TrainingOptions
 
 
@@ -97,6 +98,8 @@ def test_the_command_prints_all_rows_and_resumes(benchmark, raters, monkeypatch,
             shrink_plan(path)
         return folder
 
+    for module in (raters, sampling):
+        monkeypatch.setattr(module, "ALTERNATIVE_SAMPLES", 4)
     monkeypatch.setattr(raters, "in_own_process", here)
     monkeypatch.setattr(raters, "prepare", small)
     monkeypatch.setattr(

@@ -59,7 +59,7 @@ def trained(tmp_path_factory, shapes_plan):
         update={
             "text": plan.text.model_copy(update={"of_cases": True}),
             "training": plan.training.model_copy(
-                update={"epochs": 1, "iterations_per_epoch": 500, "learning_rate": 1e-2, "augmentation": "paper"}
+                update={"epochs": 1, "iterations_per_epoch": 350, "learning_rate": 1e-2, "augmentation": "paper"}
             ),
             "batch": 8,
             "patch": (8, 8, 8),
