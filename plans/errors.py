@@ -44,6 +44,10 @@ class UserError(Exception):
         named = re.compile(rf"\bcase {name}(?!\w)|[\\/]{name}(_\d{{4}})?(\.[a-z]|:)", re.IGNORECASE)
         return tuple(line if named.search(line) else f"case {case}: {line}" for line in self.lines)
 
+    def with_advice(self, advice: str) -> "UserError":
+        """The same error with an advice behind each line."""
+        return UserError(*(f"{line} {advice}".rstrip() for line in self.lines))
+
     def __reduce__(self) -> tuple[type["UserError"], tuple[str, ...]]:
         """Pickle the lines one by one, so that an error from a worker process keeps them."""
         return type(self), self.lines

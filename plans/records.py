@@ -69,7 +69,7 @@ class Record(BaseModel):
         try:
             return cls.parse(read_json(path), str(path))
         except UserError as error:
-            raise UserError(*(f"{line} {way_out}".rstrip() for line in error.lines)) from None
+            raise error.with_advice(way_out) from None
 
     @classmethod
     def parse_json(cls, text: str, source: str) -> Self:

@@ -150,7 +150,7 @@ def read_splits(path: Path, case_ids: Sequence[str]) -> Splits:
             data = {"seed": None, "cases": sorted(case_ids), "folds": [_renamed(fold) for fold in data]}
         splits = Splits.parse(data, str(path))
     except UserError as error:
-        raise UserError(*(f"{line} {_WAY_OUT}" for line in error.lines)) from None
+        raise error.with_advice(_WAY_OUT) from None
     _refuse_no_folds(splits, path)
     known = {*case_ids, *splits.cases}  # where the two differ, one line for all folds follows
     faults = [line for i, split in enumerate(splits.folds) for line in _faults(split, i, known, path)]
@@ -160,12 +160,12 @@ def read_splits(path: Path, case_ids: Sequence[str]) -> Splits:
             f"{listed(sorted(set(splits.cases) ^ set(case_ids)))} differ."
         )
     if faults:
-        raise UserError(*(f"{line} {_WAY_OUT}" for line in faults))
+        raise UserError(*faults).with_advice(_WAY_OUT)
     return splits
 
 
 def _refuse_no_folds(splits: Splits, path: Path) -> None:
-    """Raise `UserError` if there are no folds, and the note does not say that there is nothing to validate on."""
+    """Raise `UserError` if there are no folds. Only the splits of a single case, or of a single group, have none."""
     if not splits.folds and _NO_VALIDATION not in splits.note:
         raise UserError(f"{path}: it holds no folds. {_WAY_OUT}")
 

@@ -210,10 +210,7 @@ def _parse_once(_: FileVersion, path: Path, case: str) -> CaseRecord:
 
 
 def _parse_record(path: Path, case: str) -> CaseRecord:
-    try:
-        record = CaseRecord.read(path)
-    except UserError as error:
-        raise UserError(*(f"{line} {RUN_AGAIN}" for line in error.lines)) from None
+    record = CaseRecord.read(path, RUN_AGAIN)
     if record.case != case:
         raise UserError(f"{path}: case: it is the record of {record.case!r}, expected {case!r}. {RUN_AGAIN}")
     return record

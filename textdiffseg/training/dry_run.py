@@ -75,14 +75,7 @@ def fitted_plan(source: PreprocessedFolder, preset: Preset, device: torch.device
 
 
 def _read_fitted(path: Path) -> FittedPlan | None:
-    if not path.is_file():
-        return None
-    try:
-        return FittedPlan.read(path)
-    except UserError as error:
-        raise UserError(
-            *(f"{line} Delete the file: the next training fits the plan again." for line in error.lines)
-        ) from None
+    return FittedPlan.read(path, "Delete the file: the next training fits the plan again.") if path.is_file() else None
 
 
 def _refuse_too_large(plan: Plan, device: torch.device, path: Path, report: Report) -> None:

@@ -57,8 +57,7 @@ def read_log(path: Path) -> list[EpochLog]:
         lines = enumerate(read_text(path).split("\n"), start=1)
         return [EpochLog.parse_json(line, f"{path}, line {number}") for number, line in lines if line.strip()]
     except UserError as error:
-        advice = "Delete it: training then resumes without the curve so far."
-        raise UserError(*(f"{line} {advice}" for line in error.lines)) from None
+        raise error.with_advice("Delete it: training then resumes without the curve so far.") from None
 
 
 def write_log(path: Path, epochs: list[EpochLog]) -> None:
