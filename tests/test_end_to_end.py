@@ -139,13 +139,10 @@ def test_a_fold_that_another_process_trains_is_left_alone(chain, capsys):
 def test_a_plan_for_another_device_is_reported(chain):
     root, name, _ = chain
     plan = Plan.read(root / "preprocessed" / name / "plan.json")
-    notes = []
-    tasks_train._report_notes(plan, None, "cpu", notes.append)
-    assert notes == []
-    tasks_train._report_notes(plan, None, "cuda", notes.append)
-    assert "this plan was made for a CPU" in notes[-1]
-    tasks_train._report_notes(plan.model_copy(update={"device": "gpu"}), None, "cpu", notes.append)
-    assert "this plan was made for a GPU; on a CPU" in notes[-1]
+    notes_on = tasks_train._notes_on_device
+    assert [*notes_on(plan, "cpu")] == []
+    assert "this plan was made for a CPU" in [*notes_on(plan, "cuda")][-1]
+    assert "this plan was made for a GPU; on a CPU" in [*notes_on(plan.model_copy(update={"device": "gpu"}), "cpu")][-1]
 
 
 def test_a_run_has_one_length(capsys):

@@ -42,6 +42,11 @@ class Splits(Record):
     folds: tuple[Split, ...]
     note: str = ""  # why there are fewer folds than `FOLDS`
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the folds that can be trained: 0, 1, ... and "all"."""
+        return (*map(str, range(len(self.folds))), ALL)
+
     def split(self, name: int | str) -> Split:
         """The split of fold 0, 1, ... or of "all", which trains and validates on every case.
 
@@ -49,8 +54,8 @@ class Splits(Record):
         """
         if str(name) == ALL:
             return Split(train=self.cases, validation=self.cases)
-        if str(name) not in map(str, range(len(self.folds))):
-            choices = ", ".join([*map(str, range(len(self.folds))), ALL])
+        if str(name) not in self.names:
+            choices = ", ".join(self.names)
             raise UserError(" ".join(f"Fold {name} does not exist: expected {choices}. {self.note}".split()))
         return self.folds[int(name)]
 

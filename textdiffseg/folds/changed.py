@@ -5,6 +5,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from plans.errors import UserError, listed
@@ -30,9 +31,9 @@ def note_contents(fold: FoldFolder, folder: Path, validation: Iterable[str]) -> 
         write_cases(fold, cases.model_copy(update={"scored": contents_of(folder, validation)}))
 
 
-def is_up_to_date(fold: FoldFolder) -> bool:
-    """Whether a fold is validated, with scores of its own validation cases as they are stored now."""
-    return is_validated(fold) and own_scores(fold) is not None and not changed_validation(fold)
+def current_scores(fold: FoldFolder) -> Summary | None:
+    """The scores of a fold's present weights on its validation cases as they are stored now; None: there are none."""
+    return None if not is_validated(fold) or changed_validation(fold) else own_scores(fold)
 
 
 def own_scores(fold: FoldFolder) -> Summary | None:
@@ -47,20 +48,21 @@ def own_scores(fold: FoldFolder) -> Summary | None:
 
 def changed_validation(fold: FoldFolder) -> tuple[str, ...]:
     """The validation cases that were changed since they were scored."""
-    cases = read_cases(fold)
-    return _changed(fold, cases.scored) if cases is not None else ()
+    cases, stored = read_cases(fold), _Stored.of(fold)
+    return () if cases is None or stored is None else stored.changed(cases.scored)
 
 
 def changes(fold: FoldFolder) -> Iterator[str]:
     """What was changed since a fold was trained and validated, a sentence each."""
-    cases, source = read_cases(fold), _source(fold)
-    if cases is None or source is None:
+    cases, stored = read_cases(fold), _Stored.of(fold)
+    if cases is None or stored is None:
         return
-    if source.splits.is_file() and has_other_split(fold, source):
-        yield f"{fold.path} was trained on other cases than {source.splits.name} lists now. {_RESTART}"
-    elif changed := _changed(fold, cases.contents):
+    splits = stored.source.splits
+    if splits.is_file() and has_other_split(fold, stored.source):
+        yield f"{fold.path} was trained on other cases than {splits.name} lists now. {_RESTART}"
+    elif changed := stored.changed(cases.contents):
         yield f"{fold.path}: changed since its training: {listed(changed)}. {_RESTART}"
-    if changed := _changed(fold, cases.scored):
+    if changed := stored.changed(cases.scored):
         yield f"{fold.path}: changed since its validation: {listed(changed)}. To score them again: tds_train --val."
 
 
@@ -72,31 +74,35 @@ def has_other_split(fold: FoldFolder, source: PreprocessedFolder) -> bool:
     cases = read_cases(fold)
     if cases is None:
         return False
-    try:
-        split = read_stored_splits(source.splits).split(fold.name)
-    except UserError:  # there is no such fold any more
+    splits = read_stored_splits(source.splits)
+    if fold.name not in splits.names:
         return True
-    return Split(train=cases.train, validation=cases.validation).sides != split.sides
+    return Split(train=cases.train, validation=cases.validation).sides != splits.split(fold.name).sides
 
 
-def _source(fold: FoldFolder) -> PreprocessedFolder | None:
-    """The stored cases of a fold; None if it does not lie below a root."""
-    root = root_of(fold)
-    if root is None or not fold.plan.is_file():
-        return None
-    plan = Plan.read(fold.plan)
-    return PreprocessedFolder(tree(root, "preprocessed") / plan.dataset).at(plan.preset, plan.resolution)
+@dataclass(frozen=True)
+class _Stored:
+    """The stored cases of a fold's data set, and the settings of its plan, with which they were preprocessed."""
 
+    source: PreprocessedFolder
+    settings: dict[str, str]
 
-def _changed(fold: FoldFolder, known: Mapping[str, str] | None) -> tuple[str, ...]:
-    """The cases that are stored with another hash than `known`. Those stored for another plan are left out."""
-    source = _source(fold)
-    if source is None or not known:
-        return ()
-    settings, changed = preprocessing_settings(Plan.read(fold.plan)), []
-    for case, content in known.items():
-        with suppress(UserError):  # it is not stored any more
-            record = read_record(source.path, case)
-            if record.settings == settings and record.hash != content:
-                changed.append(case)
-    return tuple(sorted(changed))
+    @classmethod
+    def of(cls, fold: FoldFolder) -> "_Stored | None":
+        """None if the fold does not lie below a root."""
+        root = root_of(fold)
+        if root is None or not fold.plan.is_file():
+            return None
+        plan = Plan.read(fold.plan)
+        source = PreprocessedFolder(tree(root, "preprocessed") / plan.dataset).at(plan.preset, plan.resolution)
+        return cls(source, preprocessing_settings(plan))
+
+    def changed(self, known: Mapping[str, str] | None) -> tuple[str, ...]:
+        """The cases that are stored with another hash than `known`. Those stored for another plan are left out."""
+        changed = []
+        for case, content in (known or {}).items():
+            with suppress(UserError):  # it is not stored any more
+                record = read_record(self.source.path, case)
+                if record.settings == self.settings and record.hash != content:
+                    changed.append(case)
+        return tuple(sorted(changed))

@@ -12,7 +12,7 @@ from plans.raw.dataset import is_plain_name
 from textdiffseg.evaluation.metrics import CaseScores
 from textdiffseg.evaluation.summary import Summary
 from textdiffseg.folds.calibration import Calibration, read_calibration
-from textdiffseg.folds.changed import is_up_to_date
+from textdiffseg.folds.changed import current_scores
 from textdiffseg.folds.find import folders_below
 from textdiffseg.training.log import EpochLog, read_log
 
@@ -96,6 +96,6 @@ def _read_fold(fold: FoldFolder) -> FoldResults:
     return FoldResults(
         folder=fold,
         log=tuple(read_log(fold.log)),
-        summary=Summary.read(fold.summary) if is_up_to_date(fold) else None,
+        summary=current_scores(fold),
         calibration=read_calibration(fold) if fold.calibration.is_file() else None,
     )

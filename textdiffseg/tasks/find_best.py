@@ -24,7 +24,7 @@ from textdiffseg.evaluation.means import mean_of_defined
 from textdiffseg.evaluation.metrics import CaseScores
 from textdiffseg.files import hash_files, write_record
 from textdiffseg.folds.best import BestModels, Candidate, validated_weights, why_not_averaged
-from textdiffseg.folds.changed import changes, is_up_to_date
+from textdiffseg.folds.changed import changes
 from textdiffseg.folds.ensemble import chosen_folds
 from textdiffseg.folds.package import has_identifiers
 from textdiffseg.folds.postprocessing import Postprocessing, postprocessing_of
@@ -121,9 +121,10 @@ def _validated(results: Path, root: Path, name: str, report: Report) -> dict[str
             report(f"Left out: {line}")
     models: dict[str, PresetResults] = {}
     for key, one in presets.items():
-        for line in (line for fold in one.folds for line in changes(fold.folder)):
-            report(f"Note: {line}")
-        waiting = [fold for fold in one.folds if fold.name != ALL and not is_up_to_date(fold.folder)]
+        for fold in one.folds:
+            for line in changes(fold.folder):
+                report(f"Note: {line}")
+        waiting = [fold for fold in one.folds if fold.name != ALL and fold.summary is None]
         if waiting:
             names = listed([fold.name for fold in waiting])
             report(f"{key}: fold {names} is not validated, so its cases are not compared.")

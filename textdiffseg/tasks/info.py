@@ -11,7 +11,7 @@ from plans.planning.memory import network_of, parameters
 from textdiffseg.arguments import path_of
 from textdiffseg.evaluation.means import mean_of_defined
 from textdiffseg.evaluation.summary import Summary
-from textdiffseg.folds.changed import is_up_to_date
+from textdiffseg.folds.changed import current_scores
 from textdiffseg.folds.ensemble import chosen_folds
 from textdiffseg.folds.find import find_model, folds_with_checkpoint, is_fold
 from textdiffseg.folds.position import refuse_other_plan
@@ -86,7 +86,7 @@ def describe(
     for fold in folds:
         refuse_other_plan(fold, "best")
     plan, bank = Plan.read(folds[0].plan), TextBank.load(folds[0].words)
-    scores = [Summary.read(fold.summary) if is_up_to_date(fold) else None for fold in folds]
+    scores = [current_scores(fold) for fold in folds]
     scored = {fold.name: summary for fold, summary in zip(folds, scores, strict=True) if summary is not None}
     known = [one for name, one in scored.items() if name != ALL] or [*scored.values()]  # all: on training cases
     steps = postprocessing_of([folds])

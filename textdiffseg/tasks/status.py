@@ -26,9 +26,8 @@ from plans.raw.folders import find_folder
 from textdiffseg.arguments import path_of
 from textdiffseg.data.splits import read_stored_splits
 from textdiffseg.data.store import list_cases
-from textdiffseg.evaluation.summary import Summary
 from textdiffseg.folds.best import read_choice, why_outdated
-from textdiffseg.folds.changed import changes, is_up_to_date
+from textdiffseg.folds.changed import changes, current_scores
 from textdiffseg.folds.last_error import last_error
 from textdiffseg.folds.lock import is_held, owner_of
 from textdiffseg.folds.position import TrainingPosition
@@ -164,9 +163,9 @@ def fold_status(fold: FoldFolder, command: str) -> FoldStatus:
         return replace(now, state="interrupted") if fold.plan.is_file() else now
     if position is not None and not position.finished:
         return replace(now, state="interrupted", seconds_left=left)
-    if not is_up_to_date(fold):
+    summary = current_scores(fold)
+    if summary is None:
         return replace(now, state="trained")
-    summary = Summary.read(fold.summary)
     labels = {name: one.dice for name, one in summary.labels.items()}
     return replace(now, state="validated", dice=summary.mean.dice, labels=labels, command=None, error=None)
 

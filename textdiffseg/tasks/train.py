@@ -1,6 +1,7 @@
 """Train one fold, then validate it. A second call resumes an interrupted run."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from plans.choices import PRESETS, RESOLUTIONS, Preset, Resolution
@@ -16,7 +17,7 @@ from textdiffseg.data.store import list_cases
 from textdiffseg.extras import require
 from textdiffseg.folds.agreement import check_words
 from textdiffseg.folds.cases import FoldCases, refuse_other_cases
-from textdiffseg.folds.changed import changed_validation, changes, has_other_split, is_up_to_date
+from textdiffseg.folds.changed import changed_validation, changes, current_scores, has_other_split
 from textdiffseg.folds.find import folds_with_checkpoint
 from textdiffseg.folds.last_error import noting_error
 from textdiffseg.folds.lock import alone, refuse_while_planned
@@ -80,14 +81,14 @@ def train(
     plan = _check(source, target if started else None, preset, split, progress)
     if not started and not options.restart:
         _refuse_other_splits(source, target)
-    _report_notes(plan, target if started else None, options.chosen_device, report)
+    for note in changes(target) if started else _notes_on_device(plan, options.chosen_device):
+        report(f"Note: {note}")
     with alone(target), noting_error(target, Cancelled, TooShort), cuda_kernels():
         refuse_while_planned(source)
         sweep([target.path, target.validation])
         if only_validate:
             complete_best(target, report)
-        elif not _train(source, split, target, options, preset, report, progress, cancel) and is_up_to_date(target):
-            report(_finished(target))
+        elif not _train(source, split, target, options, preset, report, progress, cancel):
             return trained_fold(target, str(fold) != ALL)
         return validate(source.path, split, target, options.chosen_device, str(fold) != ALL, report, progress, cancel)
 
@@ -128,14 +129,17 @@ def _train(
     progress: OnProgress,
     cancel: Cancel,
 ) -> bool:
-    """Train to the end. False if the fold was finished already."""
+    """Train to the end. False if nothing is left to do: the fold was trained and validated before."""
     before = None if options.restart else read_position(fold)
     train_fold(source.path, split, fold, options, preset, report, progress, cancel)
-    trained = before is None or read_position(fold) != before
-    if not trained and not is_up_to_date(fold):
-        why = "validation cases were changed" if changed_validation(fold) else "validation was interrupted"
-        report(f"{fold.path} is trained, but its {why}. The validation starts again.")
-    return trained
+    if before is None or read_position(fold) != before:
+        return True
+    if current_scores(fold) is not None:
+        report(_finished(fold))
+        return False
+    why = "validation cases were changed" if changed_validation(fold) else "validation was interrupted"
+    report(f"{fold.path} is trained, but its {why}. The validation starts again.")
+    return True
 
 
 def _finished(fold: FoldFolder) -> str:
@@ -178,21 +182,17 @@ def _planned_at_full(
     return source, root, preset
 
 
-def _report_notes(plan: Plan, started: FoldFolder | None, device: str, report: Report) -> None:
-    """Report what was changed since a run has started. Of a new run, report a plan that was made for another device."""
-    if started is not None:
-        for line in changes(started):
-            report(f"Note: {line}")
-        return
+def _notes_on_device(plan: Plan, device: str) -> Iterator[str]:
+    """A note on a plan that was made for another device: its network is too small, or its training takes long."""
     command = f"tds_plan_and_preprocess --preset {plan.preset}"
     if plan.device == "cpu" and device == "cuda":
-        report(
-            "Note: this plan was made for a CPU, so its network is small and its training short. For one that uses "
+        yield (
+            "this plan was made for a CPU, so its network is small and its training short. For one that uses "
             f"this GPU, run {command} here, or on another machine with --memory-gb 8."
         )
     if plan.device == "gpu" and device == "cpu":
-        report(
-            "Note: this plan was made for a GPU; on a CPU its training takes very long. For a smaller network, run "
+        yield (
+            "this plan was made for a GPU; on a CPU its training takes very long. For a smaller network, run "
             f"{command} without --memory-gb on a machine without a GPU."
         )
 
