@@ -6,7 +6,6 @@ and a reason follows. The limit is on memory: a compressed picture may be larger
 """
 
 import os
-import resource
 import struct
 import subprocess
 import sys
@@ -92,15 +91,22 @@ def _serve(source: BinaryIO, target: BinaryIO) -> None:
         target.flush()
 
 
-def _decompressed(content: bytes, limit: int) -> tuple[bytes, bytes]:
-    """The type and the bytes of the values; an empty type and a reason if GDCM fails."""
-    import SimpleITK as sitk
+def _limit_memory(further: int) -> None:
+    """Let this process take at most so many further bytes of memory."""
+    import resource
 
     with open("/proc/self/statm", "rb") as sizes:  # in pages; the first is that of the address space
         now = int(sizes.read().split()[0]) * resource.getpagesize()
     most = resource.getrlimit(resource.RLIMIT_AS)[1]
-    if most == resource.RLIM_INFINITY or now + limit < most:
-        resource.setrlimit(resource.RLIMIT_AS, (now + limit, most))
+    if most == resource.RLIM_INFINITY or now + further < most:
+        resource.setrlimit(resource.RLIMIT_AS, (now + further, most))
+
+
+def _decompressed(content: bytes, limit: int) -> tuple[bytes, bytes]:
+    """The type and the bytes of the values; an empty type and a reason if GDCM fails."""
+    import SimpleITK as sitk
+
+    _limit_memory(limit)
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     file = os.memfd_create("slice")  # in memory, as scans are data on patients
