@@ -4,9 +4,9 @@ Names are compared in one Unicode form (`file_names.composed`).
 """
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
-from typing import Any
+from typing import Any, TypeVar
 
 from plans.errors import listed, merged, printable
 from plans.file_names import (
@@ -26,6 +26,9 @@ Images = tuple[Path | None, ...]
 
 Files = dict[str, tuple[Images, tuple[Path, ...]]]
 """The images and the labels of each case. There is one label, or one per rater."""
+
+Owner = TypeVar("Owner", str, int)
+"""Who lists a scan: a case by its id, or a row by its number."""
 
 # Endings of files that often lie beside scans: notes, and the voxels of a .mhd file.
 COMPANIONS = (".json", ".txt", ".csv", ".tsv", ".md", ".xml", ".html", ".pdf", ".raw", ".zraw")
@@ -216,13 +219,29 @@ def listed_files(folder: Path, entries: Mapping[str, dict[str, Any]], source: st
         if len({*files[case][1]}) < len(labels):
             faults.append(f"{source}: dataset.{case}: one label is listed twice. Remove it.")
     owners: dict[Path, str] = {}
-    for case, (scans, masks) in files.items():  # a mask may belong to several scans, e.g. of one atlas
-        for path in filter(None, scans):
-            other = case if path in masks else owners.get(path)
-            if other is not None:
-                faults.append(f"{source}: dataset.{case}: {path} is a file of case {other} already. List a scan once.")
-            owners.setdefault(path, case)
+    for case, (scans, masks) in files.items():
+        faults += [
+            f"{source}: dataset.{case}: {path} is a file of case {other} already. List a scan once."
+            for path, other in listed_before(filter(None, scans), masks, case, owners)
+        ]
     return files
+
+
+def listed_before(
+    scans: Iterable[Path], masks: Collection[Path], owner: Owner, owners: dict[Path, Owner]
+) -> Iterator[tuple[Path, Owner]]:
+    """The scans that are listed already, each with its owner: an earlier case, or this one. The others are noted.
+
+    Args:
+        scans: of a case.
+        masks: of the case. Each may belong to several scans, e.g. of one atlas.
+        owner: this case, or its row.
+        owners: of the scans that were listed before; receives the others.
+    """
+    for scan in scans:
+        if scan in masks or scan in owners:
+            yield scan, owner if scan in masks else owners[scan]
+        owners.setdefault(scan, owner)
 
 
 def _below(folder: Path, path: str) -> Path:

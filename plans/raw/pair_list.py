@@ -5,11 +5,12 @@ are read, too. Paths are relative to the folder of the file.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from plans.errors import UserError
+from plans.raw.case_files import listed_before
 from plans.raw.dataset import is_plain_name
 from plans.raw.tables import IMAGE_COLUMNS, Table, channel_number, exists_below
 
@@ -56,6 +57,7 @@ def _pairs(table: Table, names: list[str], columns: list[str], path: Path, fault
         channels = [values.get(name, "") for name in columns]
         while len(channels) > 1 and not channels[-1]:
             channels.pop()
+        images = tuple(path.parent / channel for channel in channels)
         if fault := table.surplus(row):
             faults.append(f"{where}: {fault}")
         elif not is_plain_name(case):
@@ -66,18 +68,8 @@ def _pairs(table: Table, names: list[str], columns: list[str], path: Path, fault
             faults.append(
                 f"{where}: {lost[0] or 'an empty path'} does not exist. A relative path starts at {path.parent}."
             )
-        elif twice := _listed_before([path.parent / name for name in (mask, *channels)], owners):
-            faults.append(f"{where}: {twice} is a file of row {owners.get(twice, number)} already. List a scan once.")
+        elif twice := [*listed_before(filter(Path.is_file, images), [path.parent / mask], number, owners)]:
+            scan, other = twice[0]  # a folder is no file: it may hold several DICOM series
+            faults.append(f"{where}: {scan} is a file of row {other} already. List a scan once.")
         else:
-            images = tuple(path.parent / channel for channel in channels)
-            owners |= dict.fromkeys(images, number)
             yield ListedPair(case, images, path.parent / mask)
-
-
-def _listed_before(files: list[Path], owners: Mapping[Path, int]) -> Path | None:
-    """The first scan that is listed already. `files`: the mask, which may be that of several scans, then the scans.
-
-    A folder may hold several DICOM series.
-    """
-    scans = enumerate(files[1:], start=1)
-    return next((one for place, one in scans if one.is_file() and (one in owners or one in files[:place])), None)
