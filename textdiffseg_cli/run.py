@@ -97,11 +97,11 @@ def _print(outcome: "RunOutcome", hours: float | None, chosen: Sequence[str]) ->
 
 def few_iterations_note(outcome: "RunOutcome") -> str | None:
     """A note on the first fold of few iterations, with the command that trains it longer; None: there is none."""
-    from textdiffseg.training.setup import USUAL_ITERATIONS
+    from textdiffseg.training.setup import USUAL_ITERATIONS, usual_seconds
 
     for fold in outcome.folds:
         if fold.state == "validated" and fold.limit_seconds and 0 < fold.iterations < USUAL_ITERATIONS:
-            minutes = math.ceil(fold.limit_seconds / 60 * USUAL_ITERATIONS / fold.iterations)
+            minutes = math.ceil(usual_seconds(fold.limit_seconds, fold.iterations) / 60)
             longer = ("tds_train", outcome.dataset, fold.fold, "--max-minutes", str(minutes))
             return (
                 f"Note: fold {fold.fold} learned in {fold.iterations} iterations. Masks become better with more: "

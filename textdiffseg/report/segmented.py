@@ -42,10 +42,10 @@ class SegmentedScan:
             return "The mask is empty."
         if self.expected is None:
             return ""
-        if self.expected.note or not self.expected.poor_labels:
-            return self.expected.note or ""
-        poor = (f"{name} (expected Dice {self.expected.labels[name]:.2f})" for name in self.expected.poor_labels)
-        return f"Check {', '.join(poor)}."
+        if self.expected.note:
+            return self.expected.note
+        poor = [f"{name} (expected Dice {self.expected.labels[name]:.2f})" for name in self.expected.poor_labels]
+        return f"Check {', '.join(poor)}." if poor else ""
 
 
 def check_section(scans: Sequence[SegmentedScan]) -> Section:

@@ -214,11 +214,16 @@ def report_few_iterations(position: TrainingPosition, report: Report) -> None:
     """Report a run limited by minutes that is too short to learn much, and how long one that learns would be."""
     if position.limit_seconds is None or position.total >= FEW_ITERATIONS:
         return
-    enough = duration(USUAL_ITERATIONS * position.limit_seconds / position.total)
+    enough = duration(usual_seconds(position.limit_seconds, position.total))
     report(
         f"Note: {position.total} iterations are too few for a good segmentation. On this machine {USUAL_ITERATIONS} "
         f"take about {enough}. After this run, tds_train with more --max-minutes trains it longer."
     )
+
+
+def usual_seconds(seconds: float, iterations: int) -> float:
+    """The seconds of `USUAL_ITERATIONS`, at the pace of a run of so many seconds and iterations."""
+    return seconds * USUAL_ITERATIONS / iterations
 
 
 def _step_seconds(setup: TrainingSetup, state: TrainingState, progress: OnProgress, allowed: float) -> float:
