@@ -114,7 +114,7 @@ class TrainingPosition(Record):
 
 
 def read_position(fold: FoldFolder, which: str = "latest") -> TrainingPosition | None:
-    """The position of a fold when a checkpoint was written; None if there is no such checkpoint."""
+    """How far a fold was trained when its checkpoint was written; None if there is no checkpoint."""
     path = fold.checkpoint(which)
     return parse_position(path, read_metadata(path)) if path.exists() else None
 
