@@ -98,7 +98,8 @@ def test_a_sample_reads_three_arrays_and_a_record_is_parsed_once(make_plan, make
     opened, parsed = [], []
     open_plainly, parse_plainly = store.open_array, store.CaseRecord.read
     monkeypatch.setattr(store, "open_array", lambda path: opened.append(path.name) or open_plainly(path))
-    monkeypatch.setattr(store.CaseRecord, "read", lambda path: parsed.append(path.name) or parse_plainly(path))
+    read = lambda path, way_out: parsed.append(path.name) or parse_plainly(path, way_out)  # noqa: E731
+    monkeypatch.setattr(store.CaseRecord, "read", read)
     samples = TrainingSamples(tmp_path, ["a", "b"], make_plan(patch=(8, 8, 8), batch=2), (1, 1), 0)
     for index in range(40):
         sample, files = samples[SampleKey(0, index)], {opened.pop(), opened.pop(), opened.pop()}
