@@ -4,9 +4,8 @@ Names are compared in one Unicode form (`file_names.composed`).
 """
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path, PureWindowsPath
-from typing import Any, TypeVar
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 
 from plans.errors import listed, merged, printable
 from plans.file_names import (
@@ -26,9 +25,6 @@ Images = tuple[Path | None, ...]
 
 Files = dict[str, tuple[Images, tuple[Path, ...]]]
 """The images and the labels of each case. There is one label, or one per rater."""
-
-Owner = TypeVar("Owner", str, int)
-"""Who lists a scan: a case by its id, or a row by its number."""
 
 # Endings of files that often lie beside scans: notes, and the voxels of a .mhd file.
 COMPANIONS = (".json", ".txt", ".csv", ".tsv", ".md", ".xml", ".html", ".pdf", ".raw", ".zraw")
@@ -196,58 +192,3 @@ def _dead_link(case: str, path: Path) -> str | None:
         f"case {case}: {path} is a link to {printable(os.readlink(path))}, which is not there. Put the file back, or "
         "correct the link. If tds_new made it, run tds_new with the new place, -o FOLDER and --overwrite."
     )
-
-
-def listed_files(folder: Path, entries: Mapping[str, dict[str, Any]], source: str, faults: list[str]) -> Files:
-    """The files of each case that `dataset.json` lists.
-
-    Args:
-        folder: of the data set.
-        entries: case -> images and label, or one label per rater.
-        source: path of `dataset.json`, for messages.
-        faults: receives a line per fault.
-    """
-    files: Files = {}
-    for case, entry in entries.items():
-        images, label = entry.get("images"), entry.get("label")
-        labels = [label] if isinstance(label, str) else label if _are_texts(label) else []  # a list: one per rater
-        if not isinstance(images, list) or not images or not labels:
-            faults.append(f"{source}: dataset.{case}: expected images (a list) and label (a path).")
-            continue
-        paths = [None if path is None else _below(folder, str(path)) for path in images]  # None: a missing channel
-        files[case] = (tuple(paths), tuple(_below(folder, path) for path in labels))
-        if len({*files[case][1]}) < len(labels):
-            faults.append(f"{source}: dataset.{case}: one label is listed twice. Remove it.")
-    owners: dict[Path, str] = {}
-    for case, (scans, masks) in files.items():
-        faults += [
-            f"{source}: dataset.{case}: {path} is a file of case {other} already. List a scan once."
-            for path, other in listed_before(filter(None, scans), masks, case, owners)
-        ]
-    return files
-
-
-def listed_before(
-    scans: Iterable[Path], masks: Collection[Path], owner: Owner, owners: dict[Path, Owner]
-) -> Iterator[tuple[Path, Owner]]:
-    """The scans that are listed already, each with its owner: an earlier case, or this one. The others are noted.
-
-    Args:
-        scans: of a case.
-        masks: of the case. Each may belong to several scans, e.g. of one atlas.
-        owner: this case, or its row.
-        owners: of the scans that were listed before; receives the others.
-    """
-    for scan in scans:
-        if scan in masks or scan in owners:
-            yield scan, owner if scan in masks else owners[scan]
-        owners.setdefault(scan, owner)
-
-
-def _below(folder: Path, path: str) -> Path:
-    """The path of a file that `dataset.json` lists. It may have slashes or backslashes, and `$NAME` as in nnU-Net."""
-    return folder / PureWindowsPath(os.path.expandvars(path)).as_posix()
-
-
-def _are_texts(values: object) -> bool:
-    return isinstance(values, list) and all(isinstance(value, str) for value in values)

@@ -17,11 +17,11 @@ from plans.raw.case_files import (
     faults_of_files,
     files_in_folders,
     group_images,
-    listed_files,
     names_in,
     unread,
 )
 from plans.raw.header import DatasetHeader, LabelTable, channels_of, file_ending_of, labels_of, optional_of
+from plans.raw.listed import listed_files, listing_of
 from plans.raw.raters import rater_notes
 from plans.raw.texts import find_texts
 from plans.records import Record
@@ -155,8 +155,8 @@ def _training_cases(
     raw = RawFolder(folder)
     images = raw.images("Tr")
     groups = {case: str(group) for case, group in (header.group or {}).items()}
-    if header.dataset is not None:
-        files = listed_files(folder, header.dataset, str(raw.header), faults)
+    if listing_of(header):
+        files = listed_files(folder, header, str(raw.header), faults)
     elif not images.is_dir():
         faults.append(f"{images} does not exist. Put the training images there, e.g. CASE_0000{ending}.")
         return ()
@@ -198,7 +198,8 @@ def _faults_of_cases(
     files: Files, header: DatasetHeader, channels: Sequence[str], optional: Sequence[int], raw: RawFolder
 ) -> tuple[str, ...]:
     """One line per fault of the cases' ids and files."""
-    where = f"{raw.header}: dataset" if header.dataset is not None else str(raw.images("Tr"))
+    listing = listing_of(header)
+    where = f"{raw.header}: {listing}" if listing else str(raw.images("Tr"))
     faults: list[tuple[str, str]] = []
     for case, (paths, labels) in files.items():
         if is_plain_name(case):
@@ -225,7 +226,7 @@ def _never_there(files: Files, channels: Sequence[str], source: str) -> list[str
 
 def _unread(raw: RawFolder, header: DatasetHeader) -> list[str]:
     """Notes on files that are not read. If `dataset.json` lists the files, other files are allowed: no notes."""
-    if header.dataset is not None:
+    if listing_of(header):
         return []
     folders = (raw.images("Tr"), raw.labels("Tr"))
     return [note for folder in folders for note in unread(folder, names_in(folder))]
@@ -244,7 +245,7 @@ def _notes(raw: RawFolder, header: DatasetHeader, cases: int) -> list[str]:
 
 def _rater_notes(raw: RawFolder, header: DatasetHeader, cases: Sequence[Case]) -> list[str]:
     """Notes on cases with several references. Names that `dataset.json` lists may be any."""
-    place = raw.header if header.dataset is not None else raw.labels("Tr")
+    place = raw.header if listing_of(header) else raw.labels("Tr")
     return rater_notes(place, {case.id: [split_ending(path.name)[0] for path in case.references] for case in cases})
 
 

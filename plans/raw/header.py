@@ -32,7 +32,7 @@ class DatasetHeader(Record):
     file_ending: str | None = None
     name: Any = None  # a title
     numTraining: Any = None  # compared with the number of cases in the folder
-    training: list[dict[str, Any]] | None = None  # the Decathlon: image and label of each case
+    training: list[dict[str, Any]] | None = None  # the Decathlon and MONAI: image and label of each case
     dataset: dict[str, dict[str, Any]] | None = None  # nnU-Net 2: the files of each case
     group: dict[str, str | int] | None = None  # case -> group, e.g. the patient of two visits
     annotated: Any = None  # labels that were looked for: one list, or one per case (`plans.raw.annotation`)

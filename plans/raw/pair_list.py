@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plans.errors import UserError
-from plans.raw.case_files import listed_before
 from plans.raw.dataset import is_plain_name
+from plans.raw.listed import listed_before
 from plans.raw.tables import IMAGE_COLUMNS, Table, channel_number, exists_below
 
 COLUMNS = f"case, {IMAGE_COLUMNS} and mask"

@@ -107,6 +107,44 @@ def test_nnunet_s_list_of_files_and_groups(tmp_path):
     assert [(case.id, case.group) for case in dataset.cases] == [("case a", "7"), ("case b", None)]
 
 
+def training_list(*pairs):
+    """A `dataset.json` that lists images and labels under `training`, as the Decathlon and MONAI do."""
+    return HEADER | {"training": [{"image": image, "label": label, "fold": 0} for image, label in pairs]}
+
+
+def test_a_training_list_pairs_images_and_labels_of_other_names(tmp_path):
+    """As in MONAI's lists. By their names, the scans would get each other's labels."""
+    files = {"a": "b", "b": "a"}
+    listed = training_list(*((f"./imagesTr/{one}.nii.gz", f"labelsTr\\{other}.nii.gz") for one, other in files.items()))
+    dataset = read_dataset(
+        write(tmp_path / "d", listed, *(f"{kind}Tr/{case}.nii.gz" for kind in ("images", "labels") for case in files))
+    )
+    assert {case.id: case.label.name for case in dataset.cases} == {"a": "b.nii.gz", "b": "a.nii.gz"}
+
+
+def test_a_training_list_may_hold_lists(tmp_path):
+    """An image per channel, or a label per rater. The case has the name of what is one file."""
+    channels, raters = ["imagesTr/x.nii.gz", "imagesTr/y.nii.gz"], ["labelsTr/z.nii.gz", "labelsTr/z2.nii.gz"]
+    two = HEADER | {"channel_names": {"0": "T1", "1": "T2"}, "training": [{"image": channels, "label": raters[0]}]}
+    (case,) = read_dataset(write(tmp_path / "channels", two, *channels, *raters)).cases
+    assert (case.id, [path.name for path in case.images]) == ("z", ["x.nii.gz", "y.nii.gz"])
+    (case,) = read_dataset(write(tmp_path / "raters", training_list((channels[0], raters)), *channels, *raters)).cases
+    assert (case.id, [path.name for path in case.references]) == ("x", ["z.nii.gz", "z2.nii.gz"])
+
+
+def test_faults_of_a_training_list(tmp_path):
+    pair, twin = ("one/image.nii.gz", "one/label.nii.gz"), ("two/image.nii.gz", "two/label.nii.gz")
+    listed = training_list(pair, twin, (pair[0], None))
+    with pytest.raises(UserError) as caught:
+        read_dataset(write(tmp_path / "d", listed, *pair, *twin))
+    source = f"{tmp_path / 'd' / 'dataset.json'}: training: entry"
+    assert caught.value.lines[:2] == (
+        f"{source} 1: an earlier entry is case image, too. Give each case its own file name, or list the files under "
+        '"dataset", by case.',
+        f"{source} 2: expected image and label. Add them, or remove the entry.",
+    )
+
+
 def test_unicode_forms_of_names_make_no_difference(tmp_path):
     decomposed, composed = (normalize(form, "fä") for form in ("NFD", "NFC"))
     write(tmp_path / "d", HEADER, f"imagesTr/{decomposed}_0000.nii.gz", f"labelsTr/{composed}.nii.gz")
