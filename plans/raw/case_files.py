@@ -26,8 +26,9 @@ Images = tuple[Path | None, ...]
 Files = dict[str, tuple[Images, tuple[Path, ...]]]
 """The images and the labels of each case. There is one label, or one per rater."""
 
-# Endings of files that often lie beside scans: notes, and the voxels of a .mhd file.
-COMPANIONS = (".json", ".txt", ".csv", ".tsv", ".md", ".xml", ".html", ".pdf", ".raw", ".zraw")
+# Endings of files that often lie beside scans.
+_COMPANIONS = (".json", ".txt", ".csv", ".tsv", ".md", ".xml", ".html", ".pdf")
+_VOXELS, _THEIR_HEADERS = (".raw", ".zraw", ".raw.gz"), (".mhd", ".nhdr")  # a header may name any file
 
 
 def names_in(folder: Path) -> list[str]:
@@ -40,10 +41,11 @@ def unread(folder: Path, names: Iterable[str]) -> list[str]:
     names = list(names)
     headers = [split_ending(name)[0] for name in names if split_ending(name)[1] == ".hdr"]
     pairs = {name for stem in headers for name in voxel_files(stem)}
+    beside = _COMPANIONS + (_VOXELS if any(name.lower().endswith(_THEIR_HEADERS) for name in names) else ())
     unknown = [
         name
         for name in names
-        if not split_ending(name)[1] and not name.lower().endswith(COMPANIONS) and name.lower() not in pairs
+        if not split_ending(name)[1] and not name.lower().endswith(beside) and name.lower() not in pairs
     ]
     if not unknown:
         return []

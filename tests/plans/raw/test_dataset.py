@@ -414,6 +414,15 @@ def test_files_that_are_not_read_are_listed_and_counted(tmp_path):
     assert any("c.mnc" in line for line in faults(folder)), "they may explain a fault"
 
 
+def test_voxels_without_their_header_are_not_read(tmp_path):
+    """A header may name any file, so voxels are known where there is a header."""
+    lost = write(tmp_path / "lost", HEADER | {"numTraining": 1}, *pairs("a"), "imagesTr/b_0000.raw")
+    (note,) = read_dataset(lost).notes
+    assert "1 entry is not read: b_0000.raw." in note
+    files = ("imagesTr/b_0000.mhd", "imagesTr/voxels.raw", "labelsTr/b.nii.gz")
+    assert read_dataset(write(tmp_path / "whole", HEADER | {"numTraining": 2}, *pairs("a"), *files)).notes == ()
+
+
 def test_an_img_file_belongs_to_its_hdr_file(tmp_path):
     folder = write(tmp_path / "d", HEADER | {"numTraining": 2}, *pairs("a"), "imagesTr/b.hdr", "imagesTr/b.img")
     (folder / "labelsTr/b.nii.gz").touch()

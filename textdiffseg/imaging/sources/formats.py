@@ -16,11 +16,20 @@ _STARTS = (  # place, bytes, format
     (0, b"\x89HDF", "HDF5"),
     (0, b"CDF\x01", "MINC"),
 )
+_GZIP = b"\x1f\x8b"
+_PACKED = {
+    b"BZh": "bunzip2",
+    b"\xfd7zXZ": "unxz",
+    b"7z\xbc\xaf": "7z x",
+    b"Rar!": "unrar x",
+    b"\x28\xb5\x2f\xfd": "unzstd",
+}
+_GIT_LFS, _WEB_PAGES = b"version https://git-lfs", (b"<!doctype html", b"<html", b"<?xml")
 _OF_ENDINGS = {".nii": NIFTI, ".nii.gz": NIFTI, ".hdr": NIFTI, ".nrrd": NRRD, ".nhdr": NRRD, ".mha": META, ".mhd": META}
 
 
 def wrong_ending(name: str, start: bytes) -> str | None:
-    """A line for a file whose content has another format than its name; None if it has not, or is not known.
+    """A line for a file whose content has another format than its name, or is no scan; None if it is not known.
 
     Args:
         name: the path.
@@ -28,12 +37,26 @@ def wrong_ending(name: str, start: bytes) -> str | None:
     """
     expected = ZIP if is_archive_name(name) else _OF_ENDINGS.get(split_ending(name)[1], DICOM)
     unpacked = _unpacked(start)
+    if line := _no_scan(name, start, unpacked):
+        return line
     found = _format_of(unpacked or start)
     if found is None or (found == expected and not (unpacked and found != NIFTI)):
         return None
     if unpacked and found != NIFTI:
         return f"{name} is a {found} file in gzip. Unpack it with gunzip, and give it the ending of its format."
     return f"{name} is not a {expected} file but {found}. Rename it to the ending of its format."
+
+
+def _no_scan(name: str, start: bytes, unpacked: bytes) -> str | None:
+    """A line for what downloads often leave in place of a scan; None for other files."""
+    if start.startswith(_GIT_LFS):
+        return f"{name} is a pointer of Git LFS, not the scan. Fetch the scan with `git lfs pull`."
+    if start.lstrip().lower().startswith(_WEB_PAGES):
+        return f"{name} is a web page or XML, not a scan. Download it again."
+    if unpacked.startswith(_GZIP):
+        return f"{name} is compressed twice. Unpack it once with gunzip."
+    command = next((command for magic, command in _PACKED.items() if start.startswith(magic)), None)
+    return f"{name} is an archive that is not read. Unpack it with `{command}`." if command else None
 
 
 def _format_of(start: bytes) -> str | None:

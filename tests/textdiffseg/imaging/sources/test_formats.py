@@ -1,6 +1,8 @@
 """Files with the ending of another format: the message names the format, so that the user can rename the file."""
 
+import bz2
 import gzip
+import lzma
 import shutil
 
 import nibabel as nib
@@ -64,3 +66,19 @@ def test_a_damaged_file_of_the_right_format_is_damaged(folder):
     content = (folder / "NRRD").read_bytes()
     (folder / "cut").write_bytes(content[: len(content) // 2])
     assert " is truncated or damaged (" in line_of(folder, "cut", ".nrrd")
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd", ".mha", ".dcm", ".zip"])
+def test_what_downloads_leave_in_place_of_a_scan_is_named(tmp_path, ending):
+    content = np.random.default_rng(1).bytes(2000)
+    for held, expected in (
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 34\n", "Git LFS"),
+        (b"\n<!DOCTYPE html><html>Sign in</html>" + b" " * 600, "a web page"),
+        (b"<?xml version='1.0'?><Error>AccessDenied</Error>", "a web page or XML"),
+        (gzip.compress(gzip.compress(content)), "compressed twice"),
+        (bz2.compress(content), "Unpack it with `bunzip2`"),
+        (lzma.compress(content), "Unpack it with `unxz`"),
+    ):
+        (tmp_path / "held").write_bytes(held)
+        line = line_of(tmp_path, "held", ending)
+        assert expected in line, (held[:20], line)
