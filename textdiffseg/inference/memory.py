@@ -13,6 +13,7 @@ import torch
 from plans.errors import UserError
 from plans.geometry import Triple, millimetres, resampled_shape, triple
 from plans.plan import Crop, Plan
+from plans.planning.layers import NetworkShape
 from plans.planning.memory import (
     GB,
     LIBRARIES_BYTES,
@@ -101,12 +102,13 @@ def prediction_ram_gb(
     maps = 2 * 4.0 * voxels if uncertainty else 0.0
     several = settings.samples - 1 + (folds if folds > 1 else 0)  # beyond one sample of one fold
     together = windows_at_once(plan, torch.device("cpu"))
-    samples = together * window * classes * several
+    weights = _network_bytes(network, plan.patch, 0, on_cpu)
+    windows = _network_bytes(network, plan.patch, together, on_cpu) - weights + together * window * classes * several
     kept = _kept_bytes(classes, voxels, prod(original_shape)) if alternatives else 0.0
     padding = 4.0 * channels * prod(tiling.padded) if tiling.padded != shape else 0.0  # the padded image is a copy
-    predicting = ram_bytes(channels, slots, plan.patch, tiling.padded, original_shape)
-    predicting += padding + noise + maps + samples + kept + kept_bytes
-    models = 4.0 * parameters(network) * (folds - 1) + _network_bytes(plan, together, on_cpu)
+    predicting = ram_bytes(channels, slots, plan.patch, tiling.padded, original_shape, windows)
+    predicting += padding + noise + maps + kept + kept_bytes
+    models = 4.0 * parameters(network) * (folds - 1) + weights
     # On a GPU, the next scan waits while another one is read (`textdiffseg.ahead`).
     ahead = 0.0 if on_cpu else 4.0 * channels * prod(shape)
     reading = reading_bytes(channels, shape, original_shape)
@@ -114,10 +116,10 @@ def prediction_ram_gb(
     return (peak + ahead + models + LIBRARIES_BYTES) / GB
 
 
-def _network_bytes(plan: Plan, windows: int, on_cpu: bool) -> float:
+def _network_bytes(network: NetworkShape, patch: Triple, windows: int, on_cpu: bool) -> float:
     """The host memory of a network and of the windows it computes; those of a GPU are not in host memory."""
     device: Device = "cpu" if on_cpu else "gpu"
-    return prediction_bytes(network_of(plan), plan.patch, device, windows if on_cpu else 0)
+    return prediction_bytes(network, patch, device, windows if on_cpu else 0)
 
 
 def _kept_bytes(classes: int, voxels: int, original_voxels: int) -> float:
