@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from plans.plan import Plan
+from plans.planning.rules import sizes_text
 from textdiffseg.pictures import add_legend, label_colour, shorten
 from textdiffseg.report.page import Section, element, figure, folded, join, paragraphs, table
 from textdiffseg.report.plots import image, new_figure, tidy
@@ -23,16 +24,12 @@ def plan_section(plan: Plan) -> Section:
     listed = table(("decision", "value", "reason"), rows, names=3)
     body = (
         paragraphs(
-            f"Preset {plan.preset}, planned for a {plan.device.upper()}: patches of {_times(plan.patch)} voxels of "
-            f"{_times(plan.spacing)} mm (axes D, H, W), {plan.batch} per iteration."
+            f"Preset {plan.preset}, planned for a {plan.device.upper()}: patches of {sizes_text(plan.patch)} voxels of "
+            f"{sizes_text(plan.spacing)} mm (axes D, H, W), {plan.batch} per iteration."
         ),
         folded("All decisions with their reasons", element("div", listed, class_="reasons")),
     )
     return Section("plan", "Plan", join(body))
-
-
-def _times(values: Sequence[float]) -> str:
-    return " x ".join(f"{value:.3g}" for value in values)
 
 
 def training_section(presets: Sequence[PresetResults]) -> Section | None:

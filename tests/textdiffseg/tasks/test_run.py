@@ -246,6 +246,14 @@ def test_a_case_that_was_changed_is_not_taken_for_the_one_that_was_trained_and_s
     assert status(NAME, root=copied).notes == found.notes[1:]
 
 
+def test_a_fold_that_the_splits_no_longer_list_is_named(copied):
+    path = copied / "preprocessed" / NAME / "splits.json"
+    fields = json.loads(path.read_text())
+    path.write_text(json.dumps(fields | {"folds": fields["folds"][:1]}))
+    (note,) = status(NAME, root=copied).notes
+    assert "fold_1 was trained on other cases than splits.json lists now" in note
+
+
 def test_a_fold_is_not_started_beside_folds_of_other_splits(copied):
     path = copied / "preprocessed" / NAME / "splits.json"
     fields = json.loads(path.read_text())
