@@ -17,8 +17,8 @@ Claims, on mean Dice:
 - with --alternatives: without its text, one of four alternatives has a Dice above 0.8 in 90% of the cases, and the
   single mask in at most 60%.
 
-The model with texts mirrors no axis that a text names, except in samples that do not read their text. The other model
-mirrors all three axes.
+The model with texts mirrors the axes that a text names, in samples that do not read their text. The other model mirrors
+none.
 
 Prints JSON: Dice of each way, the differences with the 95% interval of a paired bootstrap over cases, and the
 verdicts. With --root the trained folds are kept, and an interrupted run resumes.

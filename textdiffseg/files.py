@@ -21,6 +21,7 @@ from plans.records import Record, faults_of
 
 MAX_TEMPORARY_BYTES = 100  # of the name that a temporary name holds; file systems allow 255 in all
 _CHUNK_BYTES = 1 << 20
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8})-([0-9]{1,10})-[0-9a-f]{16}\.tmp", re.DOTALL)
 
 
@@ -75,12 +76,24 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        if error.errno is None or error.filename not in (None, str(temporary)):  # of a file that the context reads
+        written = error.filename2 or error.filename  # of a copy, the second one is written
+        if error.errno is None or written not in (None, str(temporary)):  # of a file that the context reads
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error  # the temporary name would confuse
     finally:
         with suppress(OSError):  # a folder that cannot be written
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Give the error of a full disk the name of `path`, which the context writes. The system names no file then."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno not in _FULL:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_record(path: Path, record: Record) -> None:

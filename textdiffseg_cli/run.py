@@ -38,7 +38,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--folds", nargs="+", default=[], metavar="FOLD", help="folds to train (default: all of the cross-validation)"
     )
-    parser.add_argument("--preset", choices=PRESETS, default="default", metavar="NAME", help="model to train")
+    parser.add_argument(
+        "--preset", choices=PRESETS, default="default", metavar="NAME", help="model to train (default: default)"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), help="where to train (default: cuda if there is a GPU)")
     parser.add_argument(
         "--track", choices=TRACKERS, help="also write the training curves for TensorBoard, into the folder of each fold"

@@ -47,6 +47,8 @@ def _status(args: argparse.Namespace) -> None:
 
 
 def _print(dataset_status: "DatasetStatus") -> None:
+    from plans.planning.rules import sizes_text
+
     total = "" if dataset_status.cases is None else f" of {dataset_status.cases}"
     print_lines(f"{dataset_status.dataset}: {dataset_status.stored}{total} cases are stored.")
     if dataset_status.planning:
@@ -54,8 +56,9 @@ def _print(dataset_status: "DatasetStatus") -> None:
     for preset in dataset_status.presets:
         low = "" if preset.resolution == "full" else ", low resolution"
         if preset.patch is not None and preset.spacing is not None:
-            patch, spacing = ("x".join(f"{value:g}" for value in values) for values in (preset.patch, preset.spacing))
-            planned = f"planned for a {preset.device}, patch {patch}, spacing {spacing} mm"
+            device = "a GPU" if preset.device == "gpu" else "the CPU"
+            patch, spacing = sizes_text(preset.patch), sizes_text(preset.spacing)
+            planned = f"planned for {device}, patch {patch} voxels, spacing {spacing} mm"
             print_lines(f"Preset {preset.preset}{low}: {planned}.")
         else:
             print_lines(f"Preset {preset.preset}{low}: trained folds without a plan.")

@@ -211,16 +211,18 @@ def _print_findings(trained: "TrainedFold") -> None:
 def _print_calibration(trained: "TrainedFold") -> None:
     """Print the calibration of each setting."""
     from textdiffseg.folds.sampling import MIN_SAMPLES
+    from textdiffseg.folds.weights import has_sampler
     from textdiffseg.validation.evidence import MIN_CASES
 
     fits = trained.calibration.fits
     if not fits:
         print_lines(f"No temperature was fitted: at least {MIN_CASES} validation cases with foreground are needed.")
     for fit in fits:
+        what = f"{fit.samples} samples of {fit.steps} steps" if fit.steps else "the mask"
         print_lines(
-            f"Probabilities of {fit.steps} x {fit.samples} (steps x samples), {fit.cases} cases: temperature "
-            f"{fit.temperature:.2f}, calibration error {fit.ece_before:.3f} -> {fit.ece_after:.3f}, "
-            f"Brier {fit.brier_before:.3f} -> {fit.brier_after:.3f}."
+            f"Probabilities of {what}, {fit.cases} cases: temperature {fit.temperature:.2f}, "
+            f"calibration error {fit.ece_before:.3f} -> {fit.ece_after:.3f}, "
+            f"Brier score {fit.brier_before:.3f} -> {fit.brier_after:.3f}."
         )
         if fit.widening:
             before, after = (
@@ -228,15 +230,19 @@ def _print_calibration(trained: "TrainedFold") -> None:
                 for shares in (fit.widening.coverage_before, fit.widening.coverage_after)
             )
             print_lines(
-                f"  90% intervals of volumes, widened by {fit.widening.factor:.2f}: true volumes inside "
+                f"  90% intervals of volumes, scaled by {fit.widening.factor:.2f}: true volumes inside "
                 f"{before:.0%} -> {after:.0%}."
             )
         if fit.expected_dice:
             _print_expected_dice(fit.expected_dice)
     if fits and trained.plan.sample_steps and all(fit.samples < MIN_SAMPLES for fit in fits):
-        print_lines(
-            "--uncertainty was not calibrated: predicting enough cases with its samples would have taken too long."
-        )
+        if has_sampler(trained.fold):
+            why = (
+                "--uncertainty was not calibrated: predicting enough cases with its samples would have taken too long."
+            )
+        else:
+            why = "This model draws no samples, for --uncertainty and --alternatives: one epoch is too short for that."
+        print_lines(why)
 
 
 def _print_expected_dice(fit: "DiceFit") -> None:

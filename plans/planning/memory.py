@@ -238,14 +238,16 @@ def reading_bytes(channels: int, shape: Triple, original_shape: Triple) -> float
     return 4.0 * max(resampling, joining) + original
 
 
-def ram_bytes(channels: int, labels: int, patch: Triple, shape: Triple, original_shape: Triple) -> float:
+def ram_bytes(
+    channels: int, labels: int, patch: Triple, shape: Triple, original_shape: Triple, windows: float = 0.0
+) -> float:
     """The host memory of predicting one case slab by slab, in bytes.
 
-    On the plan's grid: the image, the sums over one patch along D, and a slab that is used. On the file's grid: the
-    classes; after the last slab also their copies and the file.
+    On the plan's grid: the image, the sums over one patch along D, and a slab that is used, or `windows` bytes of the
+    windows that are computed. On the file's grid: the classes; after the last slab also their copies and the file.
     """
     voxels, plane, classes = patch[0] * shape[1] * shape[2], shape[1] * shape[2], 1 + labels
-    slabs = sums_bytes(classes, voxels) + 1.5 * slab_bytes(classes, voxels, plane)
+    slabs = sums_bytes(classes, voxels) + max(windows, 1.5 * slab_bytes(classes, voxels, plane))
     after = max(slabs + 2.0 * prod(original_shape), 8.0 * prod(original_shape))
     return 4.0 * channels * prod(shape) + after
 

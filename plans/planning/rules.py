@@ -124,7 +124,11 @@ def channel_plan(name: str, index: int, fingerprint: Fingerprint, optional: bool
     reason = {
         "ct": "the channel is called CT: clip to the 0.5 and 99.5 percentiles of foreground over the data set, "
         "subtract its mean, divide by its standard deviation",
-        "zscore": ("named by the channel" if name.strip().casefold() in SCHEMES else "the name is not a scheme")
+        "zscore": (
+            "named by the channel"
+            if name.strip().casefold() in SCHEMES
+            else "the usual one for a channel that is not called CT"
+        )
         + ": each case to mean 0 and standard deviation 1",
         "rescale_to_0_1": "named by the channel: each case to the range 0 to 1",
         "none": "named by the channel: values as they are",

@@ -123,7 +123,8 @@ def read_prompts(path: Path, dataset: Dataset) -> Prompts:
         return default_prompts(dataset)
     names = {label.name for label in dataset.labels}
     faults = [
-        f"{path}: labels.{name}: the data set has no such label; it has {', '.join(sorted(names))}. Rename it here."
+        f"{path}: labels.{name}: the data set has no such label; it has {', '.join(sorted(names))}. Rename or remove "
+        "it here."
         for name in prompts.labels
         if name not in names
     ]

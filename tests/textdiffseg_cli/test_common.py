@@ -40,6 +40,7 @@ def test_a_signal_that_ends_the_command_unwinds_so_that_files_get_closed(name, c
     code = (
         "import os, signal, sys\n"
         "from textdiffseg_cli.common import run\n"
+        f"signal.signal(signal.{name}, signal.SIG_DFL)\n"  # the tests may run under nohup
         "def work():\n"
         "    try:\n"
         f"        os.kill(os.getpid(), signal.{name})\n"

@@ -6,9 +6,9 @@ import pytest
 from rich.console import Console
 
 from textdiffseg.tasks.run import RunOutcome
-from textdiffseg.tasks.status import FoldStatus
+from textdiffseg.tasks.status import DatasetStatus, FoldStatus, PresetStatus
 from textdiffseg_cli.run import _print as print_run
-from textdiffseg_cli.status import folds_table, main
+from textdiffseg_cli.status import _print, folds_table, main
 
 FOLDS = (
     FoldStatus("0", "validated", 90, 90, 600.0, dice=0.8, labels={"liver": 0.9, "spleen": 0.7}),
@@ -35,6 +35,14 @@ def test_every_state_is_a_row():
     assert "4 not begun – – –" in lines
     assert "5 failed: the GPU is out of memory, 40 of 90 iterations – – –" in lines
     assert lines[-1] == "mean 0.700 0.750 0.700"
+
+
+@pytest.mark.parametrize(("device", "words"), [("cpu", "the CPU"), ("gpu", "a GPU")])
+def test_a_plan_is_one_line_with_units(device, words, capsys):
+    preset = PresetStatus("default", "full", True, device, (56, 32, 48), (3.2619329, 5.3776226, 5.3776226), FOLDS)
+    _print(DatasetStatus("Dataset001_Neck", 20, 20, False, (preset,), "tds_run 1"))
+    line = f"Preset default: planned for {words}, patch 56 x 32 x 48 voxels, spacing 3.262 x 5.378 x 5.378 mm."
+    assert line in capsys.readouterr().out.splitlines()
 
 
 def test_a_data_set_that_is_not_planned(tiny_raw, tmp_path, capsys):

@@ -8,12 +8,12 @@ import textdiffseg as tds
 from plans.layout import FoldFolder
 from textdiffseg.evaluation.metrics import CaseScores, LabelScores
 from textdiffseg.evaluation.summary import summarise
-from textdiffseg.folds.calibration import Calibration
+from textdiffseg.folds.calibration import Calibration, CalibrationFit, Widening
 from textdiffseg.folds.expected_dice import KNOTS, DiceFit
 from textdiffseg.folds.postprocessing import Postprocessing
 from textdiffseg.validation.findings import LabelFinding
 from textdiffseg_cli import run, train
-from textdiffseg_cli.train import _print, _print_expected_dice
+from textdiffseg_cli.train import _print, _print_calibration, _print_expected_dice
 
 
 @pytest.fixture
@@ -83,6 +83,38 @@ def test_the_tracker_is_passed_on(monkeypatch, capsys, module, name):
     fold = ["0"] if name == "train" else []
     assert [module.main(["4", *fold, *more]) for more in ([], ["--track", "tensorboard"])] == [2, 2]
     assert found == [None, "tensorboard"]
+
+
+def test_a_calibration_names_what_it_was_fitted_to(capsys):
+    errors = {"ece_before": 0.08, "ece_after": 0.012, "brier_before": 0.126, "brier_after": 0.114}
+    shared = {"mirroring": False, "cases": 5, "temperature": 0.6, **errors}
+    widening = Widening(factor=0.94, coverage_before={"liver": 1.0}, coverage_after={"liver": 0.9})
+    mask = CalibrationFit(steps=0, samples=1, widening=widening, **shared)
+    plan = SimpleNamespace(sample_steps=8)
+    trained = SimpleNamespace(
+        plan=plan, calibration=Calibration(fits=(mask, CalibrationFit(steps=8, samples=8, **shared)))
+    )
+    _print_calibration(trained)
+    mask_line, interval_line, samples_line = capsys.readouterr().out.splitlines()
+    assert mask_line == (
+        "Probabilities of the mask, 5 cases: temperature 0.60, calibration error 0.080 -> 0.012, "
+        "Brier score 0.126 -> 0.114."
+    )
+    assert interval_line == "  90% intervals of volumes, scaled by 0.94: true volumes inside 100% -> 90%."
+    assert samples_line.startswith("Probabilities of 8 samples of 8 steps, 5 cases")
+
+
+@pytest.mark.parametrize(
+    ("trained", "reason"),
+    [(True, "--uncertainty was not calibrated: predicting"), (False, "This model draws no samples, for --uncertainty")],
+)
+def test_the_reason_without_calibrated_samples_is_true(trained, reason, capsys, monkeypatch):
+    monkeypatch.setattr("textdiffseg.folds.weights.has_sampler", lambda fold: trained)
+    errors = {"ece_before": 0.1, "ece_after": 0.1, "brier_before": 0.1, "brier_after": 0.1}
+    mask = CalibrationFit(steps=0, samples=1, mirroring=False, cases=5, temperature=1.0, **errors)
+    plan = SimpleNamespace(sample_steps=8)
+    _print_calibration(SimpleNamespace(plan=plan, calibration=Calibration(fits=(mask,)), fold=None))
+    assert capsys.readouterr().out.splitlines()[-1].startswith(reason)
 
 
 def test_the_expected_dice_is_printed_with_the_shares_of_reported_masks(capsys):

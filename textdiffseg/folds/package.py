@@ -19,7 +19,7 @@ from plans.plan import Plan
 from plans.raw.dataset import is_plain_name
 from plans.records import Record
 from textdiffseg.evaluation.summary import Summary
-from textdiffseg.files import FileHash, hash_once, replacing, temporary_name
+from textdiffseg.files import FileHash, hash_once, naming, replacing, temporary_name
 from textdiffseg.folds.agreement import check_together
 from textdiffseg.folds.calibration import read_calibration
 from textdiffseg.folds.cases import refuse_copies
@@ -161,6 +161,15 @@ def read_package(package: Path) -> Package:
     return manifest
 
 
+def _is_imported(folder: Path, manifest: Package) -> bool:
+    """Whether a folder holds all files of a package, unchanged, e.g. of a run that was stopped at its end."""
+    try:
+        faults = [expected.fault_of(folder / name) for name, expected in manifest.files.items()]
+        return folder.is_dir() and not any(faults)
+    except OSError:  # a file is missing
+        return False
+
+
 def _refuse_forms(package: Path, entries: Sequence[zipfile.ZipInfo]) -> None:
     """Raise `UserError` for a link, a device or a compressed file in a package."""
     for entry in entries:
@@ -184,19 +193,22 @@ def _fault_of(entry: zipfile.ZipInfo, expected: FileHash) -> str | None:
 def import_model(package: Path, folder: Path) -> Package:
     """Write the folds of a packaged model below `folder`. After any failure none of it is there.
 
-    Raises `UserError` if the file is damaged, if it does not hold a model, or if `folder` exists or has the name of a
-    fold.
+    Raises `UserError` if the file is damaged, if it does not hold a model, or if `folder` holds anything else or has
+    the name of a fold.
     """
     manifest = read_package(package)
     if FOLD_NAME.fullmatch(folder.name):
         raise UserError(f"{folder}: this name is that of a fold. Choose another folder with -o.")
+    if _is_imported(folder, manifest):
+        _refuse_unreadable(folder, manifest, package)
+        return manifest
     if folder.exists():
         raise UserError(f"{folder} exists already. Move it away, or choose another folder with -o.")
     sweep([folder.parent])
     temporary = folder.with_name(temporary_name(folder.name))
     parent_is_new = not folder.parent.exists()
     try:
-        with zip_faults_as_damage(), zipfile.ZipFile(package) as archive:
+        with naming(folder), zip_faults_as_damage(), zipfile.ZipFile(package) as archive:
             for name, expected in manifest.files.items():
                 path = temporary / name
                 path.parent.mkdir(parents=True, exist_ok=True)

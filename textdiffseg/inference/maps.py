@@ -7,6 +7,7 @@ import numpy as np
 
 from plans.file_names import safe_name
 from plans.geometry import Triple
+from textdiffseg.files import naming
 
 
 class Maps:
@@ -27,7 +28,7 @@ class Maps:
             array[first : first + len(planes)] = planes
             return
         path = self._files.setdefault(name, self._folder / f"{len(self._files)}.raw")
-        with path.open("ab") as file:
+        with naming(self._folder.parent), path.open("ab") as file:
             file.write(np.ascontiguousarray(planes, np.float32).data)
 
     def finish(self) -> Mapping[str, np.ndarray]:

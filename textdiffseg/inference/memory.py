@@ -13,6 +13,7 @@ import torch
 from plans.errors import UserError
 from plans.geometry import Triple, millimetres, resampled_shape, triple
 from plans.plan import Crop, Plan
+from plans.planning.layers import NetworkShape
 from plans.planning.memory import (
     GB,
     LIBRARIES_BYTES,
@@ -99,14 +100,16 @@ def prediction_ram_gb(
     latents = 2 * samples_at_once(classes, voxels) if alternatives else settings.samples  # alternatives also keep r
     noise = 4.0 * latents * plan.latent.channels * prod(tiling.latent_shape) if settings.steps else 0.0
     maps = 2 * 4.0 * voxels if uncertainty else 0.0
-    windows = windows_at_once(plan, torch.device("cpu"))
     further = settings.samples - 1 + (folds if folds > 1 else 0)  # predictions of a window beyond the first one
-    probabilities = 4.0 * windows * prod(plan.patch) * classes * further
+    at_once = windows_at_once(plan, torch.device("cpu"))
+    weights = _network_bytes(network, plan.patch, 0, on_cpu)
+    probabilities = 4.0 * at_once * prod(plan.patch) * classes * further
+    windows = _network_bytes(network, plan.patch, at_once, on_cpu) - weights + probabilities
     masks = _mask_bytes(classes, voxels, prod(original_shape)) if alternatives else 0.0
     padding = 4.0 * channels * prod(tiling.padded) if tiling.padded != shape else 0.0  # the padded image is a copy
-    predicting = ram_bytes(channels, slots, plan.patch, tiling.padded, original_shape)
-    predicting += padding + noise + maps + probabilities + masks + kept_bytes
-    models = 4.0 * parameters(network) * (folds - 1) + _network_bytes(plan, windows, on_cpu)
+    predicting = ram_bytes(channels, slots, plan.patch, tiling.padded, original_shape, windows)
+    predicting += padding + noise + maps + masks + kept_bytes
+    models = 4.0 * parameters(network) * (folds - 1) + weights
     # On a GPU, the next scan waits while another one is read (`textdiffseg.ahead`).
     ahead = 0.0 if on_cpu else 4.0 * channels * prod(shape)
     reading = reading_bytes(channels, shape, original_shape)
@@ -114,10 +117,10 @@ def prediction_ram_gb(
     return (peak + ahead + models + LIBRARIES_BYTES) / GB
 
 
-def _network_bytes(plan: Plan, windows: int, on_cpu: bool) -> float:
+def _network_bytes(network: NetworkShape, patch: Triple, windows: int, on_cpu: bool) -> float:
     """The host memory of a network and of the windows it computes; those of a GPU are not in host memory."""
     device: Device = "cpu" if on_cpu else "gpu"
-    return prediction_bytes(network_of(plan), plan.patch, device, windows if on_cpu else 0)
+    return prediction_bytes(network, patch, device, windows if on_cpu else 0)
 
 
 def _mask_bytes(classes: int, voxels: int, original_voxels: int) -> float:

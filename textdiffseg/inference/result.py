@@ -181,7 +181,10 @@ class Result:
 
     def _map(self, name: str) -> np.ndarray:
         if name not in self.maps:
-            raise UserError(f"This result has no map {name!r}. It has {', '.join(map(repr, self.maps)) or 'none'}.")
+            kind = name.partition("/")[0]
+            advice = "" if any(held.startswith(kind) for held in self.maps) else f" Segment with {kind}=True."
+            held = ", ".join(map(repr, self.maps)) or "none"
+            raise UserError(f"This result has no map {name!r}. It has {held}.{advice}")
         return restore_map(self.maps[name], self.transform)
 
     @property

@@ -8,7 +8,7 @@ import numpy as np
 from textdiffseg.folds.calibration import CalibrationFit
 from textdiffseg.folds.expected_dice import KNOTS
 from textdiffseg.pictures import Colour, add_legend, label_colour
-from textdiffseg.report.page import Html, Section, figure, join, paragraphs, table
+from textdiffseg.report.page import Html, Section, figure, folded, join, paragraphs, table
 from textdiffseg.report.plots import ROW_INCHES, image, name_rows, new_figure, tidy
 from textdiffseg.report.results import PresetResults
 from textdiffseg.report.scores import UNDEFINED
@@ -25,16 +25,24 @@ def calibration_section(preset: PresetResults) -> Section | None:
     fits = [(fold.name, fit) for fold in preset.folds for fit in (fold.calibration.fits if fold.calibration else ())]
     if not fits:
         return None
-    body = (
-        paragraphs(
-            "A calibrated model is right as often as it claims. The calibration is fitted on the validation cases, "
-            "and its scores are cross-fitted: each case is scored with a fit to other cases."
-        ),
+    details = (
         _table(fits),
         _curves([(name, fit) for name, fit in fits if fit.expected_dice]),
         _coverage([(name, fit) for name, fit in fits if fit.widening]),
     )
-    return Section("calibration", "Calibration", join(body))
+    return Section("calibration", "Calibration", join((paragraphs(_in_words(fits)), folded("Details", *details))))
+
+
+def _in_words(fits: Sequence[tuple[str, CalibrationFit]]) -> str:
+    """What the calibration is worth, for a reader of reports on new scans."""
+    held = [share for _, fit in fits if fit.widening for share in fit.widening.coverage_after.values()]
+    errors = [fit.expected_dice.error for _, fit in fits if fit.expected_dice]
+    told = ["How far the estimates for new scans can be trusted, by the validation cases."]
+    if errors:
+        told.append(f"The expected Dice was off by {np.mean(errors):.2f} on average.")
+    if held:
+        told.append(f"The 90% intervals of volumes held the true volume in {np.mean(held):.0%} of the cases.")
+    return " ".join(told)
 
 
 def _setting(fit: CalibrationFit) -> str:
@@ -53,9 +61,10 @@ def _table(fits: Sequence[tuple[str, CalibrationFit]]) -> Html:
         rows.append((name, _setting(fit), str(fit.cases), f"{fit.temperature:.2f}", *shares, factor, error))
     head = ("fold", "predictions", "cases", "temperature", "ECE before", "after", "Brier before", "after")
     explained = (
-        "ECE is the mean gap between probability and share of correct voxels near the structures. ECE and the Brier "
-        "score are 0 at best. The intervals of volumes are scaled by the factor. The last column is the mean error "
-        "of the expected Dice."
+        "The calibration is fitted on the validation cases. Its scores are cross-fitted: each case is scored with a "
+        "fit to other cases. ECE is the mean gap between probability and share of correct voxels near the structures. "
+        "ECE and the Brier score are 0 at best. The intervals of volumes are scaled by the factor. The last column is "
+        "the mean error of the expected Dice."
     )
     return join((table((*head, "interval factor", "error of expected Dice"), rows, names=2), paragraphs(explained)))
 

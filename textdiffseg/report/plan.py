@@ -7,7 +7,7 @@ import numpy as np
 
 from plans.plan import Plan
 from textdiffseg.pictures import add_legend, label_colour, shorten
-from textdiffseg.report.page import Section, element, figure, join, paragraphs, table
+from textdiffseg.report.page import Section, element, figure, folded, join, paragraphs, table
 from textdiffseg.report.plots import image, new_figure, tidy
 from textdiffseg.report.results import FoldResults, PresetResults
 from textdiffseg.training.log import LOSS_NAMES
@@ -20,11 +20,19 @@ if TYPE_CHECKING:
 def plan_section(plan: Plan) -> Section:
     """The section on the plan."""
     rows = [(decision.name, decision.value, decision.reason) for decision in plan.reasons]
+    listed = table(("decision", "value", "reason"), rows, names=3)
     body = (
-        paragraphs(f"Preset {plan.preset}, planned for a {plan.device.upper()}. Each value comes from a rule."),
-        element("div", table(("decision", "value", "reason"), rows, names=3), class_="reasons"),
+        paragraphs(
+            f"Preset {plan.preset}, planned for a {plan.device.upper()}: patches of {_times(plan.patch)} voxels of "
+            f"{_times(plan.spacing)} mm (axes D, H, W), {plan.batch} per iteration."
+        ),
+        folded("All decisions with their reasons", element("div", listed, class_="reasons")),
     )
     return Section("plan", "Plan", join(body))
+
+
+def _times(values: Sequence[float]) -> str:
+    return " x ".join(f"{value:.3g}" for value in values)
 
 
 def training_section(presets: Sequence[PresetResults]) -> Section | None:
@@ -65,7 +73,8 @@ def _draw_losses(axes: "Axes", folds: Sequence[FoldResults]) -> None:
     for number, name in enumerate(names):
         for fold in folds:
             values = [epoch.losses.get(name) or np.nan for epoch in fold.log]
-            (line,) = axes.plot([epoch.seconds / 60 for epoch in fold.log], values, color=label_colour(number + 2))
+            minutes = [epoch.seconds / 60 for epoch in fold.log]
+            (line,) = axes.plot(minutes, values, ".-", color=label_colour(number + 2))
         lines.append(line)
     add_legend(axes, lines, [LOSS_NAMES.get(name, name) for name in names], fontsize="small")
     axes.set(title="Training losses", xlabel="minutes of training", yscale="log")

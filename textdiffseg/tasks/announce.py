@@ -93,7 +93,7 @@ def _report_calibration(prepared: PreparedModel, report: Report) -> None:
     """Report the calibration of probabilities, volume intervals and expected Dice. The mask needs none."""
 
     def fitted(temperature: float | None) -> str:
-        return f"temperature {temperature:.2f}" if temperature else "none was fitted for this sampling; not calibrated"
+        return f"temperature {temperature:.2f}" if temperature else "none, as validation fitted none for these settings"
 
     masks = prepared.mask_predictor.calibration
     if prepared.probabilities:

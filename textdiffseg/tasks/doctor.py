@@ -151,7 +151,7 @@ def _text_encoder() -> Iterator[Finding]:
 def _extras() -> Iterator[Finding]:
     for extra in EXTRAS:
         missing = missing_modules(extra)
-        found = f"without {', '.join(missing)}" if missing else "installed"
+        found = f"not installed: {', '.join(missing)}" if missing else "installed"
         yield from _unfit(extra)
         needed = extra == "train"
         yield Finding(

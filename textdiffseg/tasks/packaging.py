@@ -44,7 +44,7 @@ def import_model(package: Path | str, *, folder: Path | str | None = None, root:
         folder: the folder to write; None: below `root`, in results/DATASET/ under the model's own name.
         root: holds results/.
 
-    Raises `UserError` if the file is damaged or holds anything else than a model, or if the folder exists.
+    Raises `UserError` if the file is damaged or holds anything else than a model, or if the folder holds anything else.
     """
     source = path_of(package)
     manifest = packages.read_package(source)

@@ -11,8 +11,7 @@ from plans.raw.combined import cases_of
 from plans.raw.dataset import read_dataset
 from plans.raw.folders import find_datasets, joined_ids
 from textdiffseg.arguments import path_of
-from textdiffseg.evaluation.means import mean_of_defined
-from textdiffseg.evaluation.summary import summarise
+from textdiffseg.evaluation.summary import Summary, summarise
 from textdiffseg.folds.postprocessing import listing_of, postprocessing_of
 from textdiffseg.progress import OnProgress, ProgressEvent, silent
 from textdiffseg.report.calibration import calibration_section
@@ -125,18 +124,19 @@ def _scores_section(main: PresetResults, results: Results) -> Section:
     others = [other for other in results.others if other.scores]
     compared = [other for other in others if not (main.trained_on or other.trained_on)]
     apart = [other.name for other in others if other not in compared]
+    whole = summarise(main.cases)
     by_fold = ", ".join(f"fold {name}: {number(summary.mean.dice)}" for name, summary in main.summaries.items())
     warning = "These cases were training cases, too. On new scans the scores will be lower." if main.trained_on else ""
     missing = [fold.name for fold in main.folds if fold.summary is None]
     unscored = f"Not validated yet: fold {', '.join(missing)}." if missing else ""
     uneven = f"Not compared: {listed(apart)}. Scores on training cases say nothing about others." if apart else ""
     body = (
-        paragraphs(f"Preset {main.name}. Mean Dice of the labels, {by_fold}."),
+        paragraphs(f"Preset {main.name}. Mean Dice of {by_fold}."),
         notes(filter(None, (warning, unscored, uneven, _postprocessing(main), *results.faults))),
-        _numbers(main),
+        _numbers(main, whole),
         box_plots({shown.name: shown.cases for shown in (main, *compared)}),
         scores_table(main.cases, [*main.summaries.values()]),
-        lesions(summarise(main.cases)),
+        lesions(whole),
         comparisons(main, compared),
         volumes(main.cases, [label.name for label in main.plan.labels]),
     )
@@ -151,11 +151,10 @@ def _postprocessing(main: PresetResults) -> str:
     return f"Predictions are postprocessed, as these cases gained by it. {steps}. The scores here are without it."
 
 
-def _numbers(main: PresetResults) -> Html:
-    labels = {name for case in main.cases for name in case.labels}
-    mean = number(mean_of_defined(case.mean_dice for case in main.cases))
-    counts = ((str(len(main.cases)), "validation cases"), (str(len(main.folds)), "folds"), (str(len(labels)), "labels"))
-    return tiles(((mean, "mean Dice of the cases"), *counts))
+def _numbers(main: PresetResults, whole: Summary) -> Html:
+    counted = ((len(main.cases), "validation case"), (len(main.folds), "fold"), (len(whole.labels), "label"))
+    counts = ((str(count), name if count == 1 else f"{name}s") for count, name in counted)
+    return tiles(((number(whole.mean.dice), "mean Dice of the labels"), *counts))
 
 
 def _cases_section(results: Results, main: PresetResults, progress: OnProgress) -> tuple[Section, list[ViewedCase]]:

@@ -91,8 +91,9 @@ def test_ct_statistics_are_those_of_the_foreground_over_the_data_set(make_finger
     assert (unknown.low, unknown.high, unknown.std) == (-1000, 1000, 500)
     assert "no case with it has foreground" in reason
     assert "named by the channel" in rules.channel_plan("zscore", 0, make_fingerprint((9, 9, 9), (1, 1, 1)))[1]
-    same, _ = rules.channel_plan("MRI", 0, make_fingerprint((50, 50, 50), (1, 1, 1), samples=(sample,)))
+    same, reason = rules.channel_plan("MRI", 0, make_fingerprint((50, 50, 50), (1, 1, 1), samples=(sample,)))
     assert same == ChannelPlan(name="MRI", scheme="zscore"), "stored cases do not depend on the data set"
+    assert reason.startswith("the usual one for a channel that is not called CT: each case to mean 0")
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,13 @@ def test_an_imported_model_predicts_as_the_exported_one(model, package, tmp_path
     assert not list(tmp_path.glob("elsewhere/.*")), "no temporary folder is left"
 
 
+def test_a_full_disk_names_the_model_that_is_written(package, tmp_path, full_disk):
+    with full_disk(), pytest.raises(OSError) as error:  # noqa: PT011
+        import_model(package, tmp_path / "elsewhere" / "model")
+    assert error.value.filename == str(tmp_path / "elsewhere" / "model")
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_case_ids_stay_at_home_unless_they_are_kept(model, package, tmp_path):
     content = package.read_bytes()
     assert not any(name in content for name in (b"mueller", b"schmidt", b"huber", b"private"))
@@ -124,6 +131,15 @@ def test_an_existing_folder_is_never_overwritten(package, tmp_path):
     (tmp_path / "there").mkdir()
     with pytest.raises(UserError, match="exists already"):
         import_model(package, tmp_path / "there")
+
+
+def test_the_same_import_can_be_typed_again(package, tmp_path):
+    folder = tmp_path / "there"
+    assert import_model(package, folder) == import_model(package, folder)
+    plan = folder / "fold_0" / "plan.json"
+    plan.write_text(plan.read_text() + " ")
+    with pytest.raises(UserError, match="exists already"):
+        import_model(package, folder)
 
 
 def flipped(entries):

@@ -66,6 +66,14 @@ def test_an_array_with_a_spacing_is_in_the_scanner_s_order(tmp_path, model, make
     assert not np.array_equal(model.segment(array[::-1], spacing=spacing).labels[::-1], expected)
 
 
+def test_a_map_that_was_not_requested_has_a_way_to_it(model, scan):
+    result = model.segment(scan)
+    with pytest.raises(tds.UserError, match="Segment with probabilities=True"):
+        result.probability("back")
+    with pytest.raises(tds.UserError, match="Segment with uncertainty=True"):
+        result.uncertainty()
+
+
 def test_a_result_has_names_values_volumes_and_writes_itself(tmp_path, model, scan):
     result = model.segment(scan, prompts=["posterior end"], uncertainty=True, probabilities=True)
     assert (result.names, result.values) == (("back",), (3,))

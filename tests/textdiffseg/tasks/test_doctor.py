@@ -22,6 +22,12 @@ def test_this_machine_can_work(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["state"] in ("good", "note")
 
 
+def test_a_missing_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "missing_modules", lambda extra: ("distributed",))
+    finding = found(tmp_path, "extra cluster")
+    assert (finding.state, finding.found) == ("good", "not installed: distributed")
+
+
 def test_a_root_that_does_not_exist_yet_is_judged_by_its_parent(tmp_path):
     assert found(tmp_path / "a" / "b", "write access").state == "good"
     assert not (tmp_path / "a").exists()

@@ -289,7 +289,7 @@ def test_a_calibration_is_applied_to_its_own_setting_and_reported(predict, root,
     assert (request.calibration.temperature, request.calibration.widening) == (2.0, 1.25)
     assert request.sampled.calibration == AppliedCalibration(temperature=1.5)
     _, out, _ = predict("-i", scan, "--probabilities", "--no-mirroring", "--steps", 2, out=root / "other")
-    assert "none was fitted for this sampling" in out
+    assert "Calibration of probabilities: none, as validation fitted none for these settings" in out
     assert "90% intervals" not in out
     manifest = Manifest.read(root / "other" / "a.json")
     assert (manifest.request.calibration, manifest.expected_dice) == (AppliedCalibration(), None)

@@ -74,6 +74,8 @@ def volume_of(
         scan = array_of(scan)
     if isinstance(scan, np.ndarray):
         return _of_array(scan, spacing, affine)
+    if isinstance(scan, (list, tuple)):
+        _refuse_other_than_paths(scan)
     if spacing is not None or affine is not None:
         raise UserError("spacing= and affine= are for arrays only, as this scan has its own grid. Leave them out.")
     if isinstance(scan, (str, Path)):
@@ -106,13 +108,19 @@ def _in_order(scan: Mapping[str, str | Path | None], channels: Sequence[str]) ->
     return [given.get(name) for name in names]
 
 
+def _refuse_other_than_paths(scan: Sequence[Any]) -> None:
+    for number, path in enumerate(scan):
+        if path is not None and not isinstance(path, (str, Path)):
+            found = type(path).__name__
+            raise UserError(
+                f"channel {number}: expected a path, or None if it is missing, found a {found}. Give channels of "
+                "numbers as one array: numpy.stack."
+            )
+
+
 def _of_files(paths: Sequence[str | Path | None], series: str | None) -> Volume:
     from textdiffseg.imaging.sources.files import read_volume
 
-    for number, path in enumerate(paths):
-        if path is not None and not isinstance(path, (str, Path)):
-            found = type(path).__name__
-            raise UserError(f"channel {number}: expected a path, or None if it is missing, found a {found}.")
     files = tuple(path_of(path) for path in paths if path is not None)
     if not files:
         raise UserError("The scan has no channel: expected the path of at least one.")
@@ -123,6 +131,9 @@ def _of_files(paths: Sequence[str | Path | None], series: str | None) -> Volume:
 def _of_array(array: np.ndarray, spacing: Sequence[float] | None, affine: Any) -> Volume:
     if (spacing is None) == (affine is None):
         raise UserError("An array needs its place in space: give either spacing=(z, y, x) in mm, or affine=.")
+    if np.ma.is_masked(array):
+        hidden = np.ma.count_masked(array)
+        raise UserError(f"the array: {hidden} voxels are masked, so they have no value. Give them one with filled().")
     if affine is not None:
         return _placed(array, affine, None, "the array")
     steps = _reals(spacing)
@@ -197,14 +208,21 @@ def _is_of_header(affine: np.ndarray, header: Any) -> bool:
 def _of_simpleitk(image: Any) -> Volume:
     from textdiffseg.imaging.sources.itk import volume_of_image
 
-    volume = volume_of_image(image, "the SimpleITK image")
-    return _volume(volume.array, volume.geometry.affine, "the SimpleITK image", volume.notes)
+    source = "the SimpleITK image"
+    volume = volume_of_image(image, source)
+    notes = volume.notes
+    if (*image.GetSpacing(), *image.GetOrigin(), *image.GetDirection()) == (1, 1, 1, 0, 0, 0, *np.eye(3).ravel()):
+        notes += (
+            f"{source} has the grid of an array without a place: 1 mm, origin 0. If that is wrong, call SetSpacing.",
+        )
+    return _volume(volume.array, volume.geometry.affine, source, notes)
 
 
 def _volume(array: np.ndarray, affine: np.ndarray, source: str, notes: tuple[str, ...] = ()) -> Volume:
     """The checked volume, with channels first. `affine` maps an index of the array to world LPS in mm."""
     if array.dtype.kind not in "biuf":
-        raise UserError(f"{source}: expected whole or real numbers, found {array.dtype}. Convert it to float32.")
+        advice = "Take their magnitude: numpy.abs." if array.dtype.kind == "c" else "Convert it to float32."
+        raise UserError(f"{source}: expected whole or real numbers, found {array.dtype}. {advice}")
     if array.ndim == 3:
         array = array[None]
     if array.ndim != 4 or min(array.shape[1:], default=0) < 2:

@@ -46,7 +46,15 @@ def _extends(scan: Any, module: str, name: str) -> bool:
 
 
 def array_of(tensor: Any) -> np.ndarray:
-    """The values of a tensor of torch on any device. A number type that numpy lacks becomes float32."""
+    """The values of a tensor of torch on any device. A number type that numpy lacks becomes float32.
+
+    Raises `UserError` for a tensor that does not hold one value per element.
+    """
+    if str(tensor.layout) != "torch.strided" or tensor.is_quantized or tensor.is_nested or tensor.is_meta:
+        raise UserError(
+            "the tensor: expected one with a value for each voxel, found one that is sparse, quantised, nested or on "
+            "the device 'meta'. Convert it, for instance with to_dense() or dequantize()."
+        )
     try:
         return np.asarray(tensor.numpy(force=True))
     except TypeError:  # bfloat16

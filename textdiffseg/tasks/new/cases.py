@@ -11,7 +11,7 @@ import numpy as np
 from plans.errors import UserError
 from plans.file_names import NIFTI, VOXEL_ENDINGS, channel_file, split_ending
 from plans.layout import RawFolder
-from textdiffseg.files import temporary_name
+from textdiffseg.files import replacing
 from textdiffseg.imaging.sources.dicom import series_in
 from textdiffseg.imaging.sources.files import files_of, is_series, read_volume
 from textdiffseg.imaging.volume import Geometry, Volume, describe
@@ -135,9 +135,8 @@ def link(source: Path, target: Path) -> None:
     """
     if target.exists() and not target.is_symlink() and target.samefile(source):
         return
-    temporary = target.with_name(temporary_name(target.name))
-    try:
-        os.symlink(source.resolve(), temporary)
-    except (OSError, NotImplementedError):  # FAT, some network shares, Windows without the right
-        shutil.copy2(source, temporary)
-    temporary.replace(target)
+    with replacing(target) as temporary:
+        try:
+            os.symlink(source.resolve(), temporary)
+        except (OSError, NotImplementedError):  # FAT, some network shares, Windows without the right
+            shutil.copy2(source, temporary)

@@ -19,7 +19,7 @@ from plans.layout import RawFolder, tree
 from plans.raw.case_files import names_in
 from plans.raw.folders import id_and_title
 from plans.records import read_json
-from textdiffseg.files import open_no_link
+from textdiffseg.files import naming, open_no_link
 
 SOURCES = "sources"  # a field of dataset.json that other readers ignore
 WRITTEN = "written"  # in it: the files that are not links
@@ -157,8 +157,9 @@ class Written:
         return path.relative_to(self._raw.path).as_posix()
 
     def _append(self, names: Iterable[str]) -> None:
-        with open(self._list, "a", encoding="utf-8", errors="surrogateescape", opener=open_no_link) as file:
-            file.writelines(f"{name}\n" for name in names)
+        content = "".join(f"{name}\n" for name in names).encode(errors="surrogateescape")
+        with naming(self._list), open(self._list, "ab", opener=open_no_link) as file:
+            file.write(content)
 
 
 def _move(path: Path, target: Path) -> None:

@@ -149,3 +149,16 @@ def test_a_tensor_is_an_array():
         volume_of(tensor)
     with pytest.raises(UserError, match=r"Give the scan in it: scan\['image'\]"):
         volume_of({"name": "a", "image": tensor, "label": tensor}, channels=("CT",))
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        torch.Tensor.to_sparse,
+        lambda tensor: tensor.to("meta"),
+        lambda tensor: torch.quantize_per_tensor(tensor, 1.0, 0, torch.qint8),
+    ],
+)
+def test_a_tensor_without_a_value_for_each_voxel_is_refused(convert):
+    with pytest.raises(UserError, match=r"the tensor: expected one with a value for each voxel.*to_dense\(\)"):
+        volume_of(convert(torch.ones(4, 5, 6)), (1, 1, 1))
