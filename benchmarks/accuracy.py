@@ -145,9 +145,11 @@ def train(
     noted, position = folder / "benchmark.json", read_position(FoldFolder(folder))
     settings = length(args) | {"device": args.device}
     if position is not None:
-        found = json.loads(noted.read_text()) if noted.is_file() else {}
-        if differing := [name for name, value in settings.items() if found.get(name, "unknown") != value]:
-            listing = ", ".join(f"{name} {found.get(name, 'unknown')}, not {settings[name]}" for name in differing)
+        settings_before = json.loads(noted.read_text()) if noted.is_file() else {}
+        if differing := [name for name, value in settings.items() if settings_before.get(name, "unknown") != value]:
+            listing = ", ".join(
+                f"{name} {settings_before.get(name, 'unknown')}, not {settings[name]}" for name in differing
+            )
             raise UserError(f"{folder} was trained with {listing}: choose another --root, or delete it.")
     if position is not None and position.finished:
         return
@@ -242,9 +244,9 @@ def steps_table(preprocessed: Path, folder: Path, cases: list[str], args: argpar
             predictor = Predictor([model], PredictionSettings(steps=steps, samples=samples), args.device)
             start = time.perf_counter()
             scans = stored_scans(preprocessed, cases, model.plan, bank)
-            found = mean(dice(predictor, scans, bank.all_labels()).values())
+            mean_dice = mean(dice(predictor, scans, bank.all_labels()).values())
             seconds = (time.perf_counter() - start) / len(cases)
-            rows.append({"steps": steps, "samples": samples, "dice": found, "seconds_a_case": round(seconds, 3)})
+            rows.append({"steps": steps, "samples": samples, "dice": mean_dice, "seconds_a_case": round(seconds, 3)})
     single = {row["steps"]: row["dice"] for row in rows if row["samples"] == 1 and row["dice"] is not None}
     gap = max(single.values()) - single[max(single)] if single else None
     return {"steps": rows, "most_steps_below_best": gap}
@@ -254,11 +256,11 @@ def compared(folders: dict[str, list[Path]], args: argparse.Namespace) -> dict[s
     """The differences between the presets on the validation cases and on the scans of --test, if they were scored."""
     files = {"default_minus_unet": "validation/summary.json"} if args.fold != ALL else {}
     files |= {"default_minus_unet_test": TEST_SUMMARY} if args.test else {}
-    found = {}
+    rows = {}
     for name, file in files.items():
         ours, theirs = ([Summary.read(folder / file) for folder in folders[preset]] for preset in PRESETS)
-        found[name] = differences(args.seeds, ours, theirs)
-    return found
+        rows[name] = differences(args.seeds, ours, theirs)
+    return rows
 
 
 def differences(seeds: list[int], ours: list[Summary], theirs: list[Summary]) -> dict:

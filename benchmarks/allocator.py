@@ -41,15 +41,19 @@ def compare(args: argparse.Namespace) -> None:
     """Print the report."""
     runs: dict[str, list[dict[str, float]]] = {"returned": [], "kept": []}
     for _ in range(args.repeats):
-        for name, found in runs.items():
-            found.append(in_own_process(predict, args.fold, args.preprocessed, args.cases, name == "kept"))
+        for name, runs_of_name in runs.items():
+            runs_of_name.append(in_own_process(predict, args.fold, args.preprocessed, args.cases, name == "kept"))
     medians = {
-        name: {key: round(statistics.median(one[key] for one in found), 3) for key in found[0] if key != "sum"}
-        for name, found in runs.items()
+        name: {
+            key: round(statistics.median(costs[key] for costs in runs_of_name), 3)
+            for key in runs_of_name[0]
+            if key != "sum"
+        }
+        for name, runs_of_name in runs.items()
     }
     report: dict[str, object] = {"benchmark": "allocator", "cases": args.cases, **machine("cpu"), **medians}
     report["ratio"] = round(medians["kept"]["cpu_seconds"] / medians["returned"]["cpu_seconds"], 3)
-    report["equal"] = len({one["sum"] for found in runs.values() for one in found}) == 1
+    report["equal"] = len({costs["sum"] for runs_of_name in runs.values() for costs in runs_of_name}) == 1
     print(json.dumps(report, indent=1))
 
 

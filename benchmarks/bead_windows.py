@@ -43,12 +43,12 @@ def main() -> int:
 
 def compare(args: argparse.Namespace) -> None:
     """Print the share of consistent chains of each length and way."""
-    found = {}
+    figures = {}
     for count in args.windows:
         tiling = chain(count)
         noise = torch.randn(args.trials, CHANNELS, *tiling.shape, generator=torch.Generator().manual_seed(0))
-        found[str(count)] = {name: consistent(way(noise, tiling)) for name, way in WAYS.items()}
-    print(json.dumps({"benchmark": "bead_windows", "trials": args.trials, "windows": found}, indent=1))
+        figures[str(count)] = {name: consistent(way(noise, tiling)) for name, way in WAYS.items()}
+    print(json.dumps({"benchmark": "bead_windows", "trials": args.trials, "windows": figures}, indent=1))
 
 
 def chain(windows: int) -> Tiling:

@@ -72,13 +72,13 @@ def compare(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         root = args.root or Path(temporary)
         preprocessed = planned(write_beads(root, TRAINING), root, args)
-        found = {}
+        by_seed = {}
         for seed in args.seeds:
             fold = root / "results" / NAME / f"default_seed{seed}_{args.epochs}" / f"fold_{args.fold}"
             in_own_process(train, preprocessed, fold, seed, args)
-            found[str(seed)] = in_own_process(measure, fold, args)
+            by_seed[str(seed)] = in_own_process(measure, fold, args)
     settings = {name: getattr(args, name) for name in ("epochs", "cases", "samples")}
-    print(json.dumps({"benchmark": "beads"} | settings | machine(args.device) | report(found), indent=1))
+    print(json.dumps({"benchmark": "beads"} | settings | machine(args.device) | report(by_seed), indent=1))
 
 
 def planned(data: Path, root: Path, args: argparse.Namespace) -> Path:
@@ -105,15 +105,15 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, dict[str, list[
     fold = FoldFolder(folder)
     network, bank = load_network(fold, device=args.device), TextBank.load(fold.words)
     settings = alternative_settings(network.plan, PredictionSettings()).model_copy(update={"samples": args.samples})
-    found: dict[str, dict[str, list[float]]] = {way: {} for way in WAYS}
+    figures: dict[str, dict[str, list[float]]] = {way: {} for way in WAYS}
     for index in range(FIRST_SCORED, FIRST_SCORED + args.cases):
         phantom = draw_phantom(0, index)
         for way, (in_turn, length) in WAYS.items():
             predictor = SamplePredictor([network], settings, args.device)
             predictor.in_turn = in_turn
             for name, value in of_scan(predictor, bank, phantom.first(length)).items():
-                found[way].setdefault(name, []).append(value)
-    return found
+                figures[way].setdefault(name, []).append(value)
+    return figures
 
 
 def of_scan(predictor: SamplePredictor, bank: TextBank, phantom: BeadPhantom) -> dict[str, float]:
@@ -154,13 +154,16 @@ def is_consistent(names: np.ndarray) -> bool:
     return bool(alternating(names).all())
 
 
-def report(found: dict[str, dict]) -> dict:
+def report(by_seed: dict[str, dict]) -> dict:
     """The means of each way over seeds and scans, the difference, and the verdicts."""
     ways = {
-        way: {name: float(np.mean([of_seed[way][name] for of_seed in found.values()])) for name in figures}
-        for way, figures in next(iter(found.values())).items()
+        way: {name: float(np.mean([ways_of_seed[way][name] for ways_of_seed in by_seed.values()])) for name in figures}
+        for way, figures in next(iter(by_seed.values())).items()
     }
-    ours, control = (np.mean([one[way]["consistent"] for one in found.values()], 0) for way in ("in_turn", "alone"))
+    ours, control = (
+        np.mean([ways_of_seed[way]["consistent"] for ways_of_seed in by_seed.values()], 0)
+        for way in ("in_turn", "alone")
+    )
     verdicts = {
         "in_turn": HOLDS if ways["in_turn"]["consistent"] >= BARS["in_turn"] else FAILS,
         "alone": HOLDS if ways["alone"]["consistent"] <= BARS["alone"] else FAILS,

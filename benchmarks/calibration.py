@@ -128,10 +128,10 @@ def volumes_of(predictor: Predictor, case: StoredCase, bank: TextBank) -> np.nda
 def report(evidence: dict[str, Evidence], drawn: np.ndarray | None = None) -> dict:
     """The figures of every row, and each row of `default` minus `unet`. `drawn`: of `sampled_volumes`."""
     measured = {
-        row: {"before": scores(found.voxels), "after": scores(tempered_in_halves(found.voxels))}
-        for row, found in evidence.items()
+        row: {"before": scores(row_evidence.voxels), "after": scores(tempered_in_halves(row_evidence.voxels))}
+        for row, row_evidence in evidence.items()
     }
-    rows = {row: describe(found, measured[row]) for row, found in evidence.items()}
+    rows = {row: describe(row_evidence, measured[row]) for row, row_evidence in evidence.items()}
     minus = {row: compare(measured[row], measured["unet"]) for row in ("default", "default_uncertainty")}
     return {"rows": rows, "minus_unet": minus, "crps_of_volumes": compare_volumes(evidence, drawn)}
 
@@ -140,12 +140,16 @@ def compare_volumes(evidence: dict[str, Evidence], drawn: np.ndarray | None) -> 
     """The mean CRPS of level sets and of the samples `drawn`, and the difference of the two for `default`."""
     if not evidence["default"].sums:
         return {}
-    found = {f"{row}, level sets": level_set_crps(one) for row, one in evidence.items() if one.sums}
+    errors = {
+        f"{row}, level sets": level_set_crps(row_evidence)
+        for row, row_evidence in evidence.items()
+        if row_evidence.sums
+    }
     if drawn is not None:
-        found["default, samples"] = crps(np.moveaxis(drawn, 1, 2), np.stack(evidence["default"].truths))
-    figures: dict = {name: float(values.mean()) for name, values in found.items()}
+        errors["default, samples"] = crps(np.moveaxis(drawn, 1, 2), np.stack(evidence["default"].truths))
+    figures: dict = {name: float(values.mean()) for name, values in errors.items()}
     if drawn is not None:
-        figures["samples_minus_level_sets"] = paired(found["default, samples"] - found["default, level sets"])
+        figures["samples_minus_level_sets"] = paired(errors["default, samples"] - errors["default, level sets"])
     return figures
 
 
@@ -195,13 +199,13 @@ def intervals_of(evidence: Evidence) -> dict:
 
 def compare(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> dict:
     """a minus b, paired by case, for each measure before and after. Lower is better."""
-    found = {}
+    reports = {}
     for i, name in enumerate(MEASURES):
         for when in ("before", "after"):
             gap = paired(a[when][:, i] - b[when][:, i])
             low, high = gap["interval_95"]
-            found[f"{name}_{when}"] = gap | {"better": "default" if high < 0 else "unet" if low > 0 else "neither"}
-    return found
+            reports[f"{name}_{when}"] = gap | {"better": "default" if high < 0 else "unet" if low > 0 else "neither"}
+    return reports
 
 
 if __name__ == "__main__":

@@ -61,4 +61,7 @@ def label_means(scores: Scores) -> dict[str, dict]:
     """The mean Dice of each label, and the number of its cases."""
     names = dict.fromkeys(name for by_label in scores.values() for name in by_label)
     values = {name: [by_label[name] for by_label in scores.values() if name in by_label] for name in names}
-    return {name: {"dice": float(np.mean(found)), "cases": len(found)} for name, found in values.items()}
+    return {
+        name: {"dice": float(np.mean(dice_of_cases)), "cases": len(dice_of_cases)}
+        for name, dice_of_cases in values.items()
+    }

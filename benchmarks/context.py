@@ -66,10 +66,10 @@ def compare(args: argparse.Namespace) -> None:
     """Print the figures and the verdicts."""
     with tempfile.TemporaryDirectory() as temporary:
         root = args.root or Path(temporary)
-        data, found = look_alikes.write(root, TRAINING), []
+        data, figures_of_seeds = look_alikes.write(root, TRAINING), []
         preprocessed, low = (
-            prepare(data, place, PRESET, args.device, ("--spacing", *(str(spacing),) * 3))
-            for place, spacing in ((root, look_alikes.SPACING), (root / "low", LOW_SPACING))
+            prepare(data, folder, PRESET, args.device, ("--spacing", *(str(spacing),) * 3))
+            for folder, spacing in ((root, look_alikes.SPACING), (root / "low", LOW_SPACING))
         )
         set_plan(low, resolution="low", overview=None)
         for seed in args.seeds:
@@ -82,10 +82,15 @@ def compare(args: argparse.Namespace) -> None:
             trust(FoldFolder(low_fold(folds["guided"])))
             scores = in_own_process(scored, folds, args)
             trained = {name: training(fold) for name, fold in folds.items()}
-            found.append({name: one | trained.get(name, {}) for name, one in scores.items()})
+            figures_of_seeds.append({name: figures | trained.get(name, {}) for name, figures in scores.items()})
     settings = {name: getattr(args, name) for name in ("minutes", "seeds", "cases")}
     report = {"benchmark": "context", "dataset": look_alikes.NAME} | settings | machine(args.device)
-    print(json.dumps(report | {"seeds_apart": dict(zip(args.seeds, found, strict=True))} | judged(found), indent=1))
+    print(
+        json.dumps(
+            report | {"seeds_apart": dict(zip(args.seeds, figures_of_seeds, strict=True))} | judged(figures_of_seeds),
+            indent=1,
+        )
+    )
 
 
 def set_plan(preprocessed: Path, **changes: object) -> None:
@@ -118,10 +123,10 @@ def scored(folds: dict[str, Path], args: argparse.Namespace) -> dict[str, dict[s
         image, labels = look_alikes.draw(0, FIRST_SCORED + index)
         for name, model in models.items():
             volume, began = Volume(image[None], look_alikes.geometry()), time.perf_counter()
-            found = model.run(model.read(volume)).labels
+            labels_found = model.run(model.read(volume)).labels
             seconds[name].append(time.perf_counter() - began)
-            shares[name].append(look_alikes.told_apart(found, labels))
-            overlaps[name].append(dice(found > 0, labels > 0) or 0.0)
+            shares[name].append(look_alikes.told_apart(labels_found, labels))
+            overlaps[name].append(dice(labels_found > 0, labels > 0) or 0.0)
     return {
         name: {
             "right_names": float(np.mean(shares[name])),
@@ -132,10 +137,15 @@ def scored(folds: dict[str, Path], args: argparse.Namespace) -> dict[str, dict[s
     }
 
 
-def judged(found: list[dict[str, dict[str, float]]]) -> dict:
+def judged(figures_of_seeds: list[dict[str, dict[str, float]]]) -> dict:
     """The means over seeds, and the verdict on each claim."""
-    rights = {name: float(np.mean([one[name]["right_names"] for one in found])) for name in found[0]}
-    ratio = statistics.median(one["overview"]["seconds_a_scan"] / one["window"]["seconds_a_scan"] for one in found)
+    rights = {
+        name: float(np.mean([figures[name]["right_names"] for figures in figures_of_seeds]))
+        for name in figures_of_seeds[0]
+    }
+    ratio = statistics.median(
+        figures["overview"]["seconds_a_scan"] / figures["window"]["seconds_a_scan"] for figures in figures_of_seeds
+    )
     holds = {
         "overview": rights["overview"] >= BARS["overview"],
         "window": rights["window"] <= BARS["window"],
@@ -143,7 +153,7 @@ def judged(found: list[dict[str, dict[str, float]]]) -> dict:
         "minus_low": rights["overview"] - rights["low"] >= BARS["minus_low"],
         "time": ratio <= BARS["time"],
     }
-    verdict = {name: HOLDS if one else FAILS for name, one in holds.items()}
+    verdict = {name: HOLDS if is_met else FAILS for name, is_met in holds.items()}
     return {"right_names": rights, "time_ratio": ratio, "bars": BARS, "verdict": verdict}
 
 

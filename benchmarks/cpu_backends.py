@@ -87,8 +87,8 @@ def compare(args: argparse.Namespace) -> None:
         difference = float((way(image).softmax(1) - expected).abs().max())
         rows[name] = {"difference": difference, "first_s": round(time.process_time() - began, 2)}
     seconds = timed(ways, image, args.repeats)
-    for name, found in seconds.items():
-        rows[name] |= {"s": round(found / args.windows, 4), "gain": round(seconds["plain"] / found, 2)}
+    for name, runs in seconds.items():
+        rows[name] |= {"s": round(runs / args.windows, 4), "gain": round(seconds["plain"] / runs, 2)}
     shape = resampled_shape(CT_SHAPE, CT_SPACING, network.plan.spacing)
     ct = {"shape": shape, "windows": Predictor([network], PredictionSettings()).windows(shape)}
     ct["minutes"] = round(ct["windows"] * seconds["plain"] / args.windows / 60, 2)
@@ -124,7 +124,7 @@ def timed(ways: dict[str, Way], image: Tensor, repeats: int) -> dict[str, float]
             began = time.process_time()
             way(image)
             seconds[name].append(time.process_time() - began)
-    return {name: statistics.median(found) for name, found in seconds.items()}
+    return {name: statistics.median(runs) for name, runs in seconds.items()}
 
 
 if __name__ == "__main__":

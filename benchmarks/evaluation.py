@@ -55,11 +55,11 @@ def measure(args: argparse.Namespace) -> None:
     report["left_out"] = [f"{name} is not installed" for name in left_out]
     figures, passed = {}, True
     for name, labels in SETS.items():
-        found = {program: in_own_process(scored, program, tuple(args.shape), labels) for program in programs}
-        figures[name] = {program: cost for program, (_, cost) in found.items()}
-        ours, cost = found["textdiffseg"]
+        reports = {program: in_own_process(scored, program, tuple(args.shape), labels) for program in programs}
+        figures[name] = {program: cost for program, (_, cost) in reports.items()}
+        ours, cost = reports["textdiffseg"]
         for program in programs[1:]:
-            scores, theirs = found[program]
+            scores, theirs = reports[program]
             figures[name][program] = theirs | {
                 **{f"{figure}_ratio": round(theirs[figure] / cost[figure], 1) for figure in cost if cost[figure]},
                 "nsd_difference": max(abs(scores[label][0] - ours[label][0]) for label in ours),
@@ -99,19 +99,19 @@ def label_map(shape: tuple[int, int, int], bent: bool) -> np.ndarray:
 def ours(prediction: np.ndarray, reference: np.ndarray, labels: tuple[int, ...]) -> Scores:
     """The scores of this project."""
     scores = score_case(prediction, reference, SPACING, {value: str(value) for value in labels}, TOLERANCE_MM)
-    return {name: (one.nsd, one.hd95) for name, one in scores.labels.items()}
+    return {name: (label_scores.nsd, label_scores.hd95) for name, label_scores in scores.labels.items()}
 
 
 def of_surface_distance(prediction: np.ndarray, reference: np.ndarray, labels: tuple[int, ...]) -> Scores:
     """The scores of DeepMind's surface-distance. It crops the box itself."""
     from surface_distance import metrics
 
-    found = {}
+    scores = {}
     for value in labels:
         distances = metrics.compute_surface_distances(reference == value, prediction == value, SPACING)
         nsd = metrics.compute_surface_dice_at_tolerance(distances, TOLERANCE_MM)
-        found[str(value)] = (float(nsd), float(metrics.compute_robust_hausdorff(distances, 95)))
-    return found
+        scores[str(value)] = (float(nsd), float(metrics.compute_robust_hausdorff(distances, 95)))
+    return scores
 
 
 def of_monai(prediction: np.ndarray, reference: np.ndarray, labels: tuple[int, ...]) -> Scores:
@@ -121,14 +121,16 @@ def of_monai(prediction: np.ndarray, reference: np.ndarray, labels: tuple[int, .
     from monai.metrics.surface_dice import compute_surface_dice
     from scipy.ndimage import find_objects
 
-    found = {}
+    scores = {}
     for value in labels:
         (box,) = find_objects(((prediction == value) | (reference == value)).astype(np.uint8))
-        masks = [torch.from_numpy(np.pad(one[box] == value, 1))[None, None] for one in (prediction, reference)]
+        masks = [
+            torch.from_numpy(np.pad(label_map[box] == value, 1))[None, None] for label_map in (prediction, reference)
+        ]
         options = {"include_background": True, "spacing": SPACING}
         nsd = compute_surface_dice(*masks, [TOLERANCE_MM], use_subvoxels=True, **options)
-        found[str(value)] = (float(nsd), float(compute_hausdorff_distance(*masks, percentile=95, **options)))
-    return found
+        scores[str(value)] = (float(nsd), float(compute_hausdorff_distance(*masks, percentile=95, **options)))
+    return scores
 
 
 PROGRAMS = {"textdiffseg": ours, "surface_distance": of_surface_distance, "monai": of_monai}

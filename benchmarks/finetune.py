@@ -161,13 +161,16 @@ def report(parts: Parts, sources: dict, figures: dict[int, dict[str, dict[int, d
     new = [name for name in parts.labels if name not in known]
     sizes = {}
     for size, sides in figures.items():
-        ours, theirs = ({seed: one["scores"] for seed, one in sides[side].items()} for side in (FINE_TUNED, RANDOM))
+        ours, theirs = (
+            {seed: outcome["scores"] for seed, outcome in sides[side].items()} for side in (FINE_TUNED, RANDOM)
+        )
         gains = {
             group: judge(f"fine-tuning on {size} cases gains on {group}", gaps(ours, theirs, labels), BAR)
             for group, labels in (("all labels", None), ("labels of the source", known), ("new labels", new))
         }
         models = {
-            side: {str(seed): described(one) for seed, one in of_seeds.items()} for side, of_seeds in sides.items()
+            side: {str(seed): described(outcome) for seed, outcome in outcomes.items()}
+            for side, outcomes in sides.items()
         }
         sizes[str(size)] = {"models": models, "gains": gains}
     settings = {name: getattr(args, name) for name in ("fold", "preset", "minutes", "source_minutes", "seeds")}
@@ -187,7 +190,7 @@ def gaps(ours: dict[int, Scores], theirs: dict[int, Scores], labels: list[str] |
 
 def described(figures: dict) -> dict:
     """The training of one side, with the mean Dice and that of each label."""
-    labels = {name: one["dice"] for name, one in label_means(figures["scores"]).items()}
+    labels = {name: means["dice"] for name, means in label_means(figures["scores"]).items()}
     kept = {name: value for name, value in figures.items() if name != "scores"}
     return kept | {"dice": float(np.mean([*labels.values()])), "labels": labels}
 

@@ -47,9 +47,9 @@ def main() -> int:
     seconds: dict[str, list[float]] = {name: [] for name in sources}
     for repeat in range(args.repeats + 1):
         for name, source in sources.items():  # alternating, so that a busy machine affects all equally
-            found = until_first_window(source, args.model, args.scan)
+            times = until_first_window(source, args.model, args.scan)
             if repeat:  # the first round fills the disk's cache
-                seconds[name].append(found)
+                seconds[name].append(times)
     medians = {name: round(statistics.median(times), 2) for name, times in seconds.items()}
     report = {"benchmark": "first_window", "repeats": args.repeats, "seconds": medians}
     if args.other:

@@ -99,22 +99,22 @@ def tested(copy: Path, tests: Sequence[str], limit: float) -> Job[Answer]:
 
     The child's process group is killed at the end, together with everything that the tests started.
     """
-    place = copy.with_name(f"{copy.name}_temporary")
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir()
-    pulse = place / "pulse"  # changed after each test
+    temporary = copy.with_name(f"{copy.name}_temporary")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    pulse = temporary / "pulse"  # changed after each test
     pulse.touch()
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
     if child == 0:
-        _run_in_child(copy, tests, place)
+        _run_in_child(copy, tests, temporary)
     try:
         while not os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
             if time.time() - pulse.stat().st_mtime > limit:
                 return Answer(tests[0], f"no answer within {limit:.0f} s", late=True)
             yield
-        return _read_answer(place, tests)
+        return _read_answer(temporary, tests)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child, signal.SIGKILL)
@@ -123,31 +123,31 @@ def tested(copy: Path, tests: Sequence[str], limit: float) -> Job[Answer]:
         os.waitpid(child, 0)
 
 
-def _read_answer(place: Path, tests: Sequence[str]) -> Answer:
-    path = place / "answer.json"
+def _read_answer(temporary: Path, tests: Sequence[str]) -> Answer:
+    path = temporary / "answer.json"
     if not path.exists():
         return Answer(tests[0], "the process ended without an answer")
     answer = json.loads(path.read_text(encoding="utf-8"))
     if "error" in answer:
-        raise RuntimeError(f"{answer['error']}\n{(place / 'log').read_text(errors='replace')[-3000:]}")
+        raise RuntimeError(f"{answer['error']}\n{(temporary / 'log').read_text(errors='replace')[-3000:]}")
     return Answer(**answer)
 
 
-def _run_in_child(copy: Path, tests: Sequence[str], place: Path) -> NoReturn:
+def _run_in_child(copy: Path, tests: Sequence[str], temporary: Path) -> NoReturn:
     """Run pytest, write answer.json, and end the process without the parent's exit handlers."""
     try:
         os.setpgid(0, 0)
         resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY_GB << 30,) * 2)
-        _redirect(place / "log")
-        _enter(copy, place)
-        answer = asdict(_pytest(copy, tests, place))
+        _redirect(temporary / "log")
+        _enter(copy, temporary)
+        answer = asdict(_pytest(copy, tests, temporary))
     except BaseException as error:
         traceback.print_exc()
         answer = {"error": f"{type(error).__name__}: {error}"}
     try:
-        partial = place / "answer.partial"
+        partial = temporary / "answer.partial"
         partial.write_text(json.dumps(answer), encoding="utf-8")
-        partial.rename(place / "answer.json")
+        partial.rename(temporary / "answer.json")
     finally:
         os._exit(0)
 
@@ -159,14 +159,14 @@ def _redirect(log: Path) -> None:
         os.dup2(source, number)
 
 
-def _enter(copy: Path, place: Path) -> None:
+def _enter(copy: Path, temporary: Path) -> None:
     """Make this process and its children import from the copy first."""
     os.chdir(copy)
     scripts = str(Path(__file__).resolve().parent)
     sys.path[:] = [str(copy), *(path for path in sys.path if path != scripts)]
     sys.argv[:] = ["pytest"]
     sys.modules["__main__"] = ModuleType("__main__")  # or processes that tests start would import this script
-    os.environ |= {"PYTHONPATH": str(copy), "TMPDIR": str(place)}
+    os.environ |= {"PYTHONPATH": str(copy), "TMPDIR": str(temporary)}
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # their import takes longer than most tests
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(copy.parent / "inductor"))  # shared by all runs
     tempfile.tempdir = None
@@ -184,12 +184,12 @@ def packages(folder: Path) -> list[str]:
     return [path.parent.name for path in sorted(folder.glob("*/__init__.py"))]
 
 
-def _pytest(copy: Path, tests: Sequence[str], place: Path) -> Answer:
+def _pytest(copy: Path, tests: Sequence[str], temporary: Path) -> Answer:
     """The answer of tests that run in this process. Raises `RuntimeError` if the project came from elsewhere."""
     import pytest
 
-    recorder = _Recorder(tests, place / "pulse")
-    code = pytest.main([*OPTIONS, "--basetemp", str(place / "pytest"), *tests], plugins=[recorder])
+    recorder = _Recorder(tests, temporary / "pulse")
+    code = pytest.main([*OPTIONS, "--basetemp", str(temporary / "pytest"), *tests], plugins=[recorder])
     own = set(packages(copy))
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)

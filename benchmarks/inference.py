@@ -71,8 +71,8 @@ class NoEncoder:
     def encode(self, phrases: list[str], longest: int | None = None) -> list[PhraseVectors]:
         """One token for each phrase, which is its vector."""
         generators = [np.random.default_rng(list(phrase.encode())) for phrase in phrases]
-        drawn = [torch.from_numpy(one.normal(size=(1, self.width))).float() for one in generators]
-        return [PhraseVectors(one, one[0]) for one in drawn]
+        drawn = [torch.from_numpy(generator.normal(size=(1, self.width))).float() for generator in generators]
+        return [PhraseVectors(tokens, tokens[0]) for tokens in drawn]
 
 
 class NoNetwork:
@@ -121,10 +121,10 @@ def measure(args: argparse.Namespace) -> None:
             in_own_process(make_scan, path, slices, args.in_plane)
             for labels in args.labels:
                 out = Path(temporary) / f"{slices}_{labels}"
-                found = in_own_process(predict, path, out, args, labels)
+                figures = in_own_process(predict, path, out, args, labels)
                 if tree is not None and labels <= MAX_EARLIER_LABELS:
-                    found |= compared(found, path, out, tree, args, labels)
-                report["scans"].append({"slices": slices, "labels": labels} | found)
+                    figures |= compared(figures, path, out, tree, args, labels)
+                report["scans"].append({"slices": slices, "labels": labels} | figures)
     print(json.dumps(report, indent=1))
 
 
@@ -140,10 +140,14 @@ def make_scan(path: Path, slices: int, in_plane: int) -> None:
 
 def predict(path: Path, out: Path, args: argparse.Namespace, labels: int) -> dict[str, Any]:
     """The seconds of each stage of one scan, the peak memory, and the estimate."""
-    made = run_of(out, triple(args.patch), labels, args.overlap, args.crop)
+    prediction_run = run_of(out, triple(args.patch), labels, args.overlap, args.crop)
     geometry = read_geometry(path)
     assert geometry is not None, "expected a readable header"
-    estimate, work, found = scan_ram_gb(made.prepared, geometry), stages.start(made, "ct", (path,)), {}
+    estimate, work, costs = (
+        scan_ram_gb(prediction_run.prepared, geometry),
+        stages.start(prediction_run, "ct", (path,)),
+        {},
+    )
 
     def stage(name: str, function: Callable[[stages.Work], stages.Work]) -> None:
         nonlocal work
@@ -151,17 +155,17 @@ def predict(path: Path, out: Path, args: argparse.Namespace, labels: int) -> dic
         (work,) = stages.each(function, [work])
         if work.fault is not None:
             raise work.fault
-        found[name] = {"s": round(time.perf_counter() - wall, 2), "cpu_s": round(time.process_time() - cpu, 2)}
+        costs[name] = {"s": round(time.perf_counter() - wall, 2), "cpu_s": round(time.process_time() - cpu, 2)}
 
     with peak_memory() as peak:
-        stage("read", lambda one: stages.read(made, one))
-        stage("segment", lambda one: stages.segment(made, one, lambda _: None, lambda: False, None))
-        stage("write", lambda one: stages.write(made, one))
+        stage("read", lambda work: stages.read(prediction_run, work))
+        stage("segment", lambda work: stages.segment(prediction_run, work, lambda _: None, lambda: False, None))
+        stage("write", lambda work: stages.write(prediction_run, work))
     assert estimate is not None, "expected an estimate"
     return {
-        "stages": found,
-        "cpu_s": round(sum(one["cpu_s"] for one in found.values()), 2),
-        "longest_s": max(one["s"] for one in found.values()),
+        "stages": costs,
+        "cpu_s": round(sum(cost["cpu_s"] for cost in costs.values()), 2),
+        "longest_s": max(cost["s"] for cost in costs.values()),
         "peak_gb": round(peak[0], 2),
         "estimate_gb": round(estimate, 2),
         "off_by": round(estimate / peak[0] - 1, 2),
@@ -183,7 +187,7 @@ def export(commit: str, folder: Path) -> Path:
 
 
 def compared(
-    found: dict[str, Any], path: Path, out: Path, tree: Path, args: argparse.Namespace, labels: int
+    figures: dict[str, Any], path: Path, out: Path, tree: Path, args: argparse.Namespace, labels: int
 ) -> dict[str, Any]:
     """The cost of an earlier commit, our share of its CPU seconds, and the share of voxels with the same label."""
     script, earlier = Path(__file__).with_name("earlier_inference.py"), out.with_name(f"{out.name}_earlier")
@@ -194,7 +198,7 @@ def compared(
     ours, theirs = (np.asarray(nib.load(next(folder.glob("*.nii.gz"))).dataobj) for folder in (out, earlier))
     return {
         "earlier": cost,
-        "cpu_ratio": round(found["cpu_s"] / cost["cpu_s"], 2),
+        "cpu_ratio": round(figures["cpu_s"] / cost["cpu_s"], 2),
         "same_labels": round(float(np.mean(ours == theirs)), 6),
     }
 
@@ -214,8 +218,8 @@ def run_of(out: Path, patch: Triple, labels: int, overlap: float, crop: Crop) ->
 
 def plan_of(patch: Triple, labels: int, crop: Crop) -> Plan:
     """A plan for CT with the smallest network."""
-    own = {"crop": crop, "stages": null_stages(1, 2, 2), "fusion_level": 2}
-    return Plan.model_validate(null_plan(patch, SPACING, labels) | own)
+    changes = {"crop": crop, "stages": null_stages(1, 2, 2), "fusion_level": 2}
+    return Plan.model_validate(null_plan(patch, SPACING, labels) | changes)
 
 
 if __name__ == "__main__":

@@ -79,13 +79,13 @@ def compare(args: argparse.Namespace) -> None:
         joint = prepare(both, root, "default", args.device, joined="+".join(half.name for half in halves))
         scores: dict[str, dict[int, Scores]] = {BOTH: {}, EACH: {}}
         trainings: dict[str, dict[int, list[dict]]] = {BOTH: {}, EACH: {}}
-        cases = [case for one in stored for case in held_out(one, args.fold, args.cases)]
+        cases = [case for preprocessed in stored for case in held_out(preprocessed, args.fold, args.cases)]
         for seed in args.seeds:
-            folds = [trained(one, root, seed, 1, args) for one in stored]
+            folds = [trained(preprocessed, root, seed, 1, args) for preprocessed in stored]
             together = trained(joint, root, seed, 2, args)
             apart = [
-                in_own_process(scored, fold, one, held_out(one, args.fold, args.cases), args)
-                for fold, one in zip(folds, stored, strict=True)
+                in_own_process(scored, fold, preprocessed, held_out(preprocessed, args.fold, args.cases), args)
+                for fold, preprocessed in zip(folds, stored, strict=True)
             ]
             scores[EACH][seed] = apart[0] | apart[1]
             scores[BOTH][seed] = in_own_process(scored, together, joint, cases, args)
@@ -172,9 +172,11 @@ def write_half(folder: Path, dataset: Dataset, cases: Sequence[Case], labels: Se
         for label in labels:
             label_map[volume.array[0] == case.annotation.values[label.name]] = label.value
         write_labels(RawFolder(folder).labels("Tr") / f"{case.id}{NIFTI}", label_map, volume.geometry)
-    annotated = {case: [name for name in names if name in one.annotation.annotated] for case, one in kept.items()}
+    annotated = {
+        case: [name for name in names if name in kept_case.annotation.annotated] for case, kept_case in kept.items()
+    }
     fields = {"channel_names": {str(number): name for number, name in enumerate(dataset.channels)}}
-    groups = {case: one.group for case, one in kept.items() if one.group is not None}
+    groups = {case: kept_case.group for case, kept_case in kept.items() if kept_case.group is not None}
     write_header(
         folder,
         {label.name: label.value for label in labels},

@@ -167,22 +167,16 @@ EXCUSED: tuple[Excused, ...] = (
         "both have three axes",
     ),
     Excused(
-        "textdiffseg/data/loader.py",
-        "return Sample(image, labels, full_query(annotated), case, SampleKey(0, index), beside)",
-        "return Sample(image, labels, full_query(annotated), case, SampleKey(1, index), beside)",
+        "textdiffseg/data/samples.py",
+        "return Sample(image, labels, full_query(known), case, SampleKey(0, index), context_labels, overview=overview)",
+        "return Sample(image, labels, full_query(known), case, SampleKey(1, index), context_labels, overview=overview)",
         "a validation patch's key is not read",
     ),
     Excused(
-        "textdiffseg/data/loader.py",
+        "textdiffseg/data/samples.py",
         "rng = generator(self.seed, 0, index)",
         "rng = generator(self.seed, 1, index)",
         "another fixed place for the same validation patches",
-    ),
-    Excused(
-        "textdiffseg/training/log.py",
-        'right.set(title=f"learning rate ({epochs[-1].seconds / 60:.1f} min of training)", xlabel="epoch")',
-        'right.set(title="epoch", xlabel=f"learning rate ({epochs[-1].seconds / 60:.1f} min of training)")',
-        "titles of a picture",
     ),
     Excused(
         "textdiffseg/preprocessing/structures.py",
@@ -201,11 +195,5 @@ EXCUSED: tuple[Excused, ...] = (
         "if all(axis.stop > axis.start for axis in inside):",
         "if all(axis.stop >= axis.start for axis in inside):",
         "an empty box copies nothing either way",
-    ),
-    Excused(
-        "textdiffseg/readout.py",
-        "return tuple(prompt for _, prompt in sorted(zip(known, prompts, strict=True)))",
-        "return tuple(prompt for _, prompt in sorted(zip(known, prompts, strict=False)))",
-        "one entry for each prompt on both sides",
     ),
 )

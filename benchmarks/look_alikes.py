@@ -60,10 +60,10 @@ def write(root: Path, cases: int, seed: int = 0) -> Path:
     return folder
 
 
-def told_apart(found: np.ndarray, labels: np.ndarray) -> float:
+def told_apart(predicted: np.ndarray, labels: np.ndarray) -> float:
     """The share of the two nodules whose most frequent predicted label is the right one. Background does not count."""
     right = 0
     for value in (1, 2):
-        counts = np.bincount(found[labels == value], minlength=3)[1:3]
+        counts = np.bincount(predicted[labels == value], minlength=3)[1:3]
         right += bool(counts[value - 1] > counts[2 - value])
     return right / 2

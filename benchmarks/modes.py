@@ -56,7 +56,7 @@ def compare(args: argparse.Namespace) -> None:
             began = clock()
             segment()
             seconds[mode].append(clock() - began)
-    medians = {mode: statistics.median(found) for mode, found in seconds.items()}
+    medians = {mode: statistics.median(runs) for mode, runs in seconds.items()}
     rows = {
         mode: {"s": round(s, 2), "ratio": round(s / medians["mask"], 2)} | same.get(mode, {})
         for mode, s in medians.items()
@@ -67,8 +67,8 @@ def compare(args: argparse.Namespace) -> None:
 
 def agreement(a: tds.Result, b: tds.Result) -> float | None:
     """The mean Dice of two masks, over the labels that one of them has."""
-    found = [dice(a.mask(name), b.mask(name)) for name in a.names]
-    return mean(one for one in found if one is not None)
+    scores = [dice(a.mask(name), b.mask(name)) for name in a.names]
+    return mean(score for score in scores if score is not None)
 
 
 if __name__ == "__main__":

@@ -120,9 +120,9 @@ def draw(sources: dict[str, bytes], count: int, seed: int) -> list[Mutation]:
         weights = [sqrt(sum(map(len, functions[name].values()))) for name in names]
         (name,) = rng.choices(names, weights)
         operator = rng.choice(list(functions[name]))
-        places = functions[name][operator]
-        chosen = places.pop(rng.randrange(len(places)))
-        if not places:
+        nodes = functions[name][operator]
+        chosen = nodes.pop(rng.randrange(len(nodes)))
+        if not nodes:
             del functions[name][operator]
         if not functions[name]:
             del functions[name]
@@ -277,11 +277,11 @@ def read_sources(repository: Path, rooms: Sequence[str]) -> dict[str, bytes]:
 
     Raises `FileNotFoundError` for a missing room and for one without source files.
     """
-    found: dict[str, bytes] = {}
+    sources: dict[str, bytes] = {}
     for room in rooms:
         path = repository / room
         files = sorted(path.rglob("*.py")) if path.is_dir() else [path] if path.is_file() else []
         if not files:
             raise FileNotFoundError(f"{path} is neither a source file nor a folder of source files")
-        found |= {file.relative_to(repository).as_posix(): file.read_bytes() for file in files}
-    return found
+        sources |= {file.relative_to(repository).as_posix(): file.read_bytes() for file in files}
+    return sources

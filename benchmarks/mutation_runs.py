@@ -85,8 +85,8 @@ def run(mutations: list[Mutation], args: argparse.Namespace, clock: float) -> It
         for done, result in enumerate(in_turns(jobs, copies, deadline), start=1):
             del left[result.mutation.key]
             keep(result, args.output)
-            place = f"{result.mutation.file}:{result.mutation.line}"
-            log(f"{done}/{len(mutations)} {result.outcome} in {result.seconds:.1f} s: {place}, by {result.by}")
+            location = f"{result.mutation.file}:{result.mutation.line}"
+            log(f"{done}/{len(mutations)} {result.outcome} in {result.seconds:.1f} s: {location}, by {result.by}")
             yield result
     for mutation in left.values():
         yield Result(mutation, NOT_RUN)

@@ -22,7 +22,7 @@ def main() -> int:
     """Write the data sets' files, call nnU-Net's planners, print their plans."""
     request = json.load(sys.stdin)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
-        os.environ |= {name: str(Path(folder) / place) for name, place in VARIABLES.items()}
+        os.environ |= {name: str(Path(folder) / subfolder) for name, subfolder in VARIABLES.items()}
         plans = []
         for number, dataset in enumerate(request["datasets"], start=1):
             name = f"Dataset{number:03d}_Made"
@@ -52,11 +52,11 @@ def write(folder: Path, name: str, dataset: dict) -> None:
         "foreground_intensity_properties_per_channel": dict.fromkeys(channels, intensities),
         "median_relative_size_after_cropping": 1.0,
     }
-    for place, file, content in (
+    for parent, file, content in (
         ("raw", "dataset.json", header),
         ("preprocessed", "dataset_fingerprint.json", fingerprint),
     ):
-        path = folder / place / name / file
+        path = folder / parent / name / file
         path.parent.mkdir(parents=True)
         path.write_text(json.dumps(content))
 

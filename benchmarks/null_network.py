@@ -34,7 +34,7 @@ def null_plan(patch: tuple[int, int, int], spacing: tuple[float, float, float], 
 
 def null_stages(*strides: int) -> list[dict[str, Any]]:
     """Small stages of a network, with these strides along each axis."""
-    return [{"stride": (one, one, one), "kernel": (3, 3, 3), "width": 4, "blocks": 1} for one in strides]
+    return [{"stride": (stride, stride, stride), "kernel": (3, 3, 3), "width": 4, "blocks": 1} for stride in strides]
 
 
 def null_logits(patch: tuple[int, int, int], labels: int, windows: int) -> Tensor:

@@ -149,7 +149,7 @@ def report(
 def missing_shares(dataset: Dataset) -> dict[str, float]:
     """For each label the share of the cases that are not annotated with it."""
     known = [case.annotation.known for case in dataset.cases]
-    return {label.name: float(np.mean([label.name not in one for one in known])) for label in dataset.labels}
+    return {label.name: float(np.mean([label.name not in names for names in known])) for label in dataset.labels}
 
 
 def write_partial_phantoms(root: Path) -> Path:
@@ -164,7 +164,7 @@ def write_partial_phantoms(root: Path) -> Path:
         image, labels = phantoms.paint(anatomy, np.random.default_rng((0, index, 1)))
         labels[~np.isin(labels, 1 + np.flatnonzero(kept))] = 0
         write_case(folder, case, image, labels, phantoms.geometry_of(anatomy))
-        annotated[case] = [name for name, one in zip(phantoms.LABELS, kept, strict=True) if one]
+        annotated[case] = [name for name, is_kept in zip(phantoms.LABELS, kept, strict=True) if is_kept]
     values = {name: value for value, name in enumerate(phantoms.LABELS, start=1)}
     write_header(folder, values, TRAINING, annotated=annotated)
     return folder

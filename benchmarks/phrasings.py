@@ -79,4 +79,4 @@ def matched(names: Sequence[str], dataset: str) -> dict[str, Wording]:
     keys = {name: [key for key in (name, *known) if key in known and name.casefold().startswith(key)] for name in names}
     if unknown := [name for name in names if not keys[name]]:
         raise UserError(f"There are no phrasings for {', '.join(unknown)}: expected the labels {', '.join(known)}.")
-    return {name: known[found[0]] for name, found in keys.items()}
+    return {name: known[match[0]] for name, match in keys.items()}

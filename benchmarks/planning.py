@@ -140,10 +140,10 @@ def compared(dataset: MadeDataset, gb: float, theirs: Sequence[dict]) -> dict:
     """Our plan and nnU-Net's for one data set and memory. `reached`: whether ours reaches the bar."""
     ours = our_plan(dataset, gb)
     row = {"dataset": dataset.name, "memory_gb": gb, "ours": ours}
-    for found in theirs:
-        if (found["dataset"], found["memory_gb"]) == (dataset.name, gb):
-            own = {name: found[name] for name in ("spacing", "median_shape", "patch", "batch")}
-            row[found["planner"]] = own | costs(triple(found["median_shape"]), found)
+    for nnunet_plan in theirs:
+        if (nnunet_plan["dataset"], nnunet_plan["memory_gb"]) == (dataset.name, gb):
+            nnunet_values = {name: nnunet_plan[name] for name in ("spacing", "median_shape", "patch", "batch")}
+            row[nnunet_plan["planner"]] = nnunet_values | costs(triple(nnunet_plan["median_shape"]), nnunet_plan)
     if reference := row.get(REFERENCE):
         row["patch_ratio"] = round(prod(ours["patch"]) / prod(reference["patch"]), 3)
         row["macs_ratio"] = round(ours["tera_macs_a_case"] / reference["tera_macs_a_case"], 3)

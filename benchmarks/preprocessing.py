@@ -31,8 +31,8 @@ BODY = ("ours", "store-body")  # with the crop of our plans for CT; nnU-Net crop
 
 def main() -> None:
     """Run both commands alternately and print the figures."""
-    here = Path(__file__).resolve().parents[1]
-    shared = Path(os.environ.get("TDS_SHARED_DATA", here.parent / "shared" / "data"))
+    repository = Path(__file__).resolve().parents[1]
+    shared = Path(os.environ.get("TDS_SHARED_DATA", repository.parent / "shared" / "data"))
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, default=shared / DATASET, help="the raw data set")
     parser.add_argument("--nnunet-env", type=Path, help=f"virtual environment with {NNUNET} (default: one is made)")

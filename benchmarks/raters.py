@@ -85,10 +85,10 @@ def compare(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         root = args.root or Path(temporary)
         data = write_data(root, args.phantoms)
-        found = [of_seed(root, data, seed, args) for seed in args.seeds]
+        figures = [of_seed(root, data, seed, args) for seed in args.seeds]
     settings = {name: getattr(args, name) for name in ("phantoms", "minutes", "seeds")}
     report = {"benchmark": "raters"} | settings | machine(args.device) | {"bars": BARS}
-    print(json.dumps(report | summary_of(found, args.seeds), indent=1))
+    print(json.dumps(report | summary_of(figures, args.seeds), indent=1))
 
 
 def write_data(root: Path, count: int) -> Path:
@@ -147,13 +147,13 @@ def of_seed(root: Path, data: Path, seed: int, args: argparse.Namespace) -> dict
         folders[name] = root / "results" / data.name / f"{name}_seed{seed}" / f"fold_{FOLD}"
         quarter = name.startswith("quarter")
         minutes = args.minutes / 4 if quarter else args.minutes
-        own = argparse.Namespace(minutes=minutes, device=args.device, fold=FOLD)
+        settings = argparse.Namespace(minutes=minutes, device=args.device, fold=FOLD)
         of_model = 4 * seed + int(name[-1]) if quarter else seed
-        in_own_process(fit_one, name, preprocessed, folders[name], preset, of_model, own)
+        in_own_process(fit_one, name, preprocessed, folders[name], preset, of_model, settings)
     cases = held_out(preprocessed, FOLD, args.cases)
-    found = in_own_process(measure, preprocessed, folders, cases, args.device)
-    write_atomically(path, json.dumps(found))
-    return found
+    figures = in_own_process(measure, preprocessed, folders, cases, args.device)
+    write_atomically(path, json.dumps(figures))
+    return figures
 
 
 def fit_one(name: str, preprocessed: Path, folder: Path, preset: str, seed: int, args: argparse.Namespace) -> None:
@@ -169,20 +169,22 @@ def measure(preprocessed: Path, folders: dict[str, Path], cases: list[str], devi
         with ssn.installed() if name == "ssn" else contextlib.nullcontext():
             networks[name] = load_network(FoldFolder(folder), device=device)
     bank = TextBank.load(FoldFolder(folders["default"]).words)
-    found: dict[str, dict[str, float]] = {row: {} for row in (*ROWS, "mask_dice", "best_of_4_dice")}
+    figures: dict[str, dict[str, float]] = {row: {} for row in (*ROWS, "mask_dice", "best_of_4_dice")}
     for name in cases:
         case = open_case(preprocessed, name)
-        references = [case.original_labels(place) for place in range(case.record.references)]
+        references = [case.original_labels(index) for index in range(case.record.references)]
         scan = Scan(case, bank, device)
         samples = scan.samples(networks)
         for row, masks in samples.items():
             distances = energy_distances(masks, references, dict(enumerate(LABELS, start=1)))
-            found[row][name] = mean(distances.values())
+            figures[row][name] = mean(distances.values())
         mask = scan.masks(networks["default"])
         chosen = choose_alternatives(np.stack(samples["default"]), (1, 2), ALTERNATIVES)
-        found["mask_dice"][name] = mean(agreement([mask], one) for one in references)
-        found["best_of_4_dice"][name] = mean(agreement([a.labels for a in chosen], one) for one in references)
-    return found
+        figures["mask_dice"][name] = mean(agreement([mask], reference) for reference in references)
+        figures["best_of_4_dice"][name] = mean(
+            agreement([a.labels for a in chosen], reference) for reference in references
+        )
+    return figures
 
 
 class Scan:
@@ -198,8 +200,8 @@ class Scan:
         quarters = [networks[name] for name in networks if name.startswith("quarter")]
         return {
             "default": self.drawn(networks["default"]),
-            "unet_voxels": [self.restored(one) for one in voxel_samples(p)],
-            "unet_level_sets": [self.restored(one) for one in level_sets(p)],
+            "unet_voxels": [self.restored(sample) for sample in voxel_samples(p)],
+            "unet_level_sets": [self.restored(sample) for sample in level_sets(p)],
             "ssn": self.stochastic(networks["ssn"]),
             "four_unets": [self.masks(network) for network in quarters],
         }
@@ -261,18 +263,22 @@ def agreement(masks: list[np.ndarray], reference: np.ndarray) -> float:
     """The best mean Dice over the labels of several masks with a reference."""
     scores = []
     for mask in masks:
-        found = [dice(mask == value, reference == value) for value in range(1, 1 + len(LABELS))]
-        scores.append(mean(value for value in found if value is not None))
+        scores_of_labels = [dice(mask == value, reference == value) for value in range(1, 1 + len(LABELS))]
+        scores.append(mean(value for value in scores_of_labels if value is not None))
     return max(score for score in scores if score is not None)
 
 
-def summary_of(found: list[dict], seeds: list[int]) -> dict:
+def summary_of(figures_of_seeds: list[dict], seeds: list[int]) -> dict:
     """The means of each row, their differences, and the verdict on each bar."""
-    cases = list(found[0]["default"])
-    rows = {name: np.array([mean(one[name][case] for one in found) for case in cases]) for name in found[0]}
+    cases = list(figures_of_seeds[0]["default"])
+    rows = {
+        name: np.array([mean(figures[name][case] for figures in figures_of_seeds) for case in cases])
+        for name in figures_of_seeds[0]
+    }
     means = {name: float(values.mean()) for name, values in rows.items()}
     per_seed = {
-        str(seed): {name: mean(one[name].values()) for name in one} for seed, one in zip(seeds, found, strict=True)
+        str(seed): {name: mean(figures[name].values()) for name in figures}
+        for seed, figures in zip(seeds, figures_of_seeds, strict=True)
     }
     best_unet = min(means["unet_voxels"], means["unet_level_sets"])
     gaps = {

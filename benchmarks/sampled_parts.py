@@ -67,9 +67,9 @@ class Passthrough(Undisturbed):
         return super().encode_image(image[:, :-1])
 
     def fuse(self, z_i, queries):
-        seen = queries.overview
-        if seen is not None:  # it has the label map, too
-            queries = replace(queries, overview=replace(seen, image=seen.image[:, :-1]))
+        overview = queries.overview
+        if overview is not None:  # it has the label map, too
+            queries = replace(queries, overview=replace(overview, image=overview.image[:, :-1]))
         return super().fuse(z_i, queries)
 
     def decode(self, skips):
@@ -83,7 +83,7 @@ class Passthrough(Undisturbed):
         p = self.readout.probabilities(logits)[:, 1:]
         posterior, z_0 = model.posterior(p, queries), true_latent(model, self.readout, p, targets, queries)
         t = torch.full((len(g),), time_of(self.schedule, NOISED), device=g.device)
-        eps = torch.stack([smooth_noise(tuple(one.shape), self.generator) for one in z_0]).to(g.device)
+        eps = torch.stack([smooth_noise(tuple(latent.shape), self.generator) for latent in z_0]).to(g.device)
         r_t = self.schedule.diffuse(posterior.residual(z_0), eps, t)
         v_hat = model.denoise(r_t, t, (posterior.mean, self.skips[-1])).float()
         z = posterior.latent(self.schedule.clean(r_t, v_hat, t), torch.ones((), device=g.device))
@@ -123,14 +123,14 @@ def exchangeability(model: TextDiffSeg, queries: Queries, scans: Sequence[Scan],
     agreement, reference, masks = [], [], []
     for scan in scans:
         samples = [predict(predictor, scan, queries) for predictor in predictors]
-        pairs = [replace(scan, truth=one) for one, _ in combinations(samples, 2)]
-        others = [other for _, other in combinations(samples, 2)]
-        agreement += [score(plan, *pair).mean_dice for pair in zip(pairs, others, strict=True)]
-        reference += [score(plan, scan, one).mean_dice for one in samples]
-        masks.append(
-            score(plan, scan, predict(Predictor([model], PredictionSettings(), device), scan, queries)).mean_dice
-        )
-    agree, sample, mask = (mean(one for one in found if one is not None) for found in (agreement, reference, masks))
+        mask = predict(Predictor([model], PredictionSettings(), device), scan, queries)
+        for first, second in combinations(samples, 2):
+            agreement.append(score(plan, replace(scan, truth=first), second).mean_dice)
+        reference += [score(plan, scan, sample).mean_dice for sample in samples]
+        masks.append(score(plan, scan, mask).mean_dice)
+    agree, sample, mask = (
+        mean(value for value in scores if value is not None) for scores in (agreement, reference, masks)
+    )
     if agree is None or sample is None or mask is None:  # no label can be scored
         return {"samples": SAMPLES, "steps": steps}
     gap, below = abs(agree - sample), mask - sample

@@ -113,11 +113,13 @@ def scored(with_texts: Path, without: Path, args: argparse.Namespace) -> dict[st
     """Dice by case and label of each way."""
     phantoms = phantoms_to_score(args)
     reading, other = (Model.load(fold.parent, folds=[args.fold], device=args.device) for fold in (with_texts, without))
-    own = {phantom.case: phantom.text for phantom in phantoms}
-    found = {
-        way: dices(reading, phantoms, texts) for way, texts in ((OWN, own), (OTHER, shuffled(phantoms)), (NONE, {}))
+    own_texts = {phantom.case: phantom.text for phantom in phantoms}
+    return {
+        OWN: dices(reading, phantoms, own_texts),
+        OTHER: dices(reading, phantoms, shuffled(phantoms)),
+        NONE: dices(reading, phantoms, {}),
+        WITHOUT: dices(other, phantoms, {}),
     }
-    return found | {WITHOUT: dices(other, phantoms, {})}
 
 
 def dices(model: Model, phantoms: Sequence[NodulePhantom], texts: Mapping[str, str]) -> dict[str, dict[str, float]]:
@@ -148,26 +150,25 @@ def alternatives(fold: Path, args: argparse.Namespace) -> dict:
     if model.plan.diffusion is None:
         return {"skipped": NO_SAMPLES}
     options = SegmentOptions(mirroring=False, **{"alternatives": ALTERNATIVES})
-    pairs = [
-        (
-            dice(result.labels == 1, truth) or 0.0,
-            max(dice(one.labels == 1, truth) or 0.0 for one in result.alternatives),
-        )
-        for phantom in phantoms_to_score(args)
-        for truth in [phantom.labels == 1]
-        for result in segment(model, [phantom], {}, options)
-    ]
-    single, best = np.array(pairs).T
-    return {"single_mask": float((single > HIT).mean()), "best_alternative": float((best > HIT).mean())}
+    single, best = [], []  # Dice of each phantom
+    for phantom in phantoms_to_score(args):
+        (result,) = segment(model, [phantom], {}, options)
+        truth = phantom.labels == 1
+        single.append(dice(result.labels == 1, truth) or 0.0)
+        best.append(max(dice(alternative.labels == 1, truth) or 0.0 for alternative in result.alternatives))
+    hits = {"single_mask": single, "best_alternative": best}
+    return {name: float((np.array(scores) > HIT).mean()) for name, scores in hits.items()}
 
 
 def judge_alternatives(drawn: Sequence[dict]) -> dict:
     """The claim on alternatives, from the shares of each seed."""
     claim = {"claim": "one of four alternatives is right where a single mask is not", "seeds": list(drawn)}
-    measured = [one for one in drawn if "skipped" not in one]
+    measured = [figures for figures in drawn if "skipped" not in figures]
     if not measured:
         return claim | {"verdict": OPEN}
-    single, best = (float(np.mean([one[name] for one in measured])) for name in ("single_mask", "best_alternative"))
+    single, best = (
+        float(np.mean([figures[name] for figures in measured])) for name in ("single_mask", "best_alternative")
+    )
     return claim | {"verdict": HOLDS if best >= MIN_HITS and single <= MAX_SINGLE_HITS else FAILS}
 
 

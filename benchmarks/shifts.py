@@ -66,9 +66,9 @@ class NoisyLoader:
     def __init__(self, loader: TrainingLoader, seed: int):
         self.loader, self.seed = loader, seed
 
-    def epoch(self, *place: int) -> Iterator[Batch]:
+    def epoch(self, *arguments: int) -> Iterator[Batch]:
         """The batches of `TrainingLoader.epoch`."""
-        return map(self._noisy, self.loader.epoch(*place))
+        return map(self._noisy, self.loader.epoch(*arguments))
 
     def batch(self, epoch: int, iteration: int) -> Batch:
         """The batch of `TrainingLoader.batch`."""
@@ -145,7 +145,7 @@ def main() -> int:
 def compare(args: argparse.Namespace) -> None:
     """Print the figures of every data set."""
     with tempfile.TemporaryDirectory() as temporary:
-        root, found = args.root or Path(temporary), {}
+        root, reports = args.root or Path(temporary), {}
         for data in args.data:
             scores: dict[str, list[Scores]] = {name: [] for name in FORMS}
             for seed in args.seeds:  # seed by seed, so that an interrupted run has all forms of the first seeds
@@ -155,10 +155,10 @@ def compare(args: argparse.Namespace) -> None:
                     folder = root / "shifts" / data.name / f"{name}, seed {seed}" / f"fold_{args.fold}"
                     in_own_process(train_form, preprocessed, folder, name, seed, args)
                     scores[name].append(in_own_process(measure, preprocessed, folder, args))
-            found[data.name] = report(scores, args.seeds)
+            reports[data.name] = report(scores, args.seeds)
     settings = {name: getattr(args, name) for name in ("fold", "minutes", "seeds")}
     settings |= {"skip_dropout": SKIP_DROPOUT, "max_noise": MAX_NOISE}
-    print(json.dumps({"benchmark": "shifts"} | settings | machine(args.device) | {"datasets": found}, indent=1))
+    print(json.dumps({"benchmark": "shifts"} | settings | machine(args.device) | {"datasets": reports}, indent=1))
 
 
 def train_form(preprocessed: Path, folder: Path, name: str, seed: int, args: argparse.Namespace) -> None:
@@ -184,47 +184,50 @@ def train_form(preprocessed: Path, folder: Path, name: str, seed: int, args: arg
 
 def measure(preprocessed: Path, folder: Path, args: argparse.Namespace) -> Scores:
     """The mean Dice over labels of each degraded and undegraded validation case. They are kept in `SCORES`."""
-    kept, cases = folder / SCORES, held_out(preprocessed, args.fold, args.cases)
-    scores: Scores = json.loads(kept.read_text()) if kept.is_file() else {}
+    path, cases = folder / SCORES, held_out(preprocessed, args.fold, args.cases)
+    scores: Scores = json.loads(path.read_text()) if path.is_file() else {}
     predictor, bank = load_fold(FoldFolder(folder), args.device, Sampling())
     for name in (UNDEGRADED, *DEGRADATIONS):
-        of_name = scores.setdefault(name, {})
+        dice_by_case = scores.setdefault(name, {})
         for seed, case_id in enumerate(cases):
-            if case_id in of_name:
+            if case_id in dice_by_case:
                 continue
             case = open_case(preprocessed, case_id, predictor.plan)
             degradation = None if name == UNDEGRADED else (name, seed)
             slabs = predict_case(predictor, case, bank, degradation=degradation)
             labels = restore_labels(predictor.readout, slabs, case)
-            of_name[case_id] = score_labels(predictor.plan, case, labels, surfaces=False).mean_dice or 0.0
-        write_atomically(kept, json.dumps(scores))
+            dice_by_case[case_id] = score_labels(predictor.plan, case, labels, surfaces=False).mean_dice or 0.0
+        write_atomically(path, json.dumps(scores))
     log = read_log(folder / "log.jsonl")[-1]
     print(f"{folder}: {log.iteration} iterations in {log.seconds / 60:.1f} minutes")
-    return {name: {case: of_name[case] for case in cases} for name, of_name in scores.items()}
+    return {name: {case: dice_by_case[case] for case in cases} for name, dice_by_case in scores.items()}
 
 
 def report(scores: dict[str, list[Scores]], seeds: list[int]) -> dict:
     """The means of each form, the differences of `default` from the other forms, and the verdict."""
     arrays = {form: {name: table(runs, name) for name in (*runs[0], DEGRADED)} for form, runs in scores.items()}
     ours = arrays["default"]
-    means = {form: {name: float(array.mean()) for name, array in of.items()} for form, of in arrays.items()}
+    means = {
+        form: {name: float(array.mean()) for name, array in by_degradation.items()}
+        for form, by_degradation in arrays.items()
+    }
     gaps = {
-        form: {name: gap(ours[name] - array, seeds) for name, array in of.items()}
-        for form, of in arrays.items()
+        form: {name: gap(ours[name] - array, seeds) for name, array in by_degradation.items()}
+        for form, by_degradation in arrays.items()
         if form != "default"
     }
     clauses = {
         name: verdict(list(gaps[other][scans]["per_seed"].values()), bar) for name, (scans, other, bar) in BARS.items()
     }
-    found = set(clauses.values())
-    whole = FAILS if FAILS in found else HOLDS if found == {HOLDS} else OPEN
-    return {"dice": means, "default_minus": gaps, "clauses": clauses, "verdict": whole}
+    verdicts = set(clauses.values())
+    overall = FAILS if FAILS in verdicts else HOLDS if verdicts == {HOLDS} else OPEN
+    return {"dice": means, "default_minus": gaps, "clauses": clauses, "verdict": overall}
 
 
 def table(runs: list[Scores], name: str) -> np.ndarray:
     """The Dice (seeds, cases) with one degradation; with `DEGRADED`, the mean over all."""
     names = DEGRADATIONS if name == DEGRADED else (name,)
-    return np.mean([[list(scores[one].values()) for scores in runs] for one in names], axis=0)
+    return np.mean([[list(scores[degradation].values()) for scores in runs] for degradation in names], axis=0)
 
 
 def gap(differences: np.ndarray, seeds: list[int]) -> dict:

@@ -68,10 +68,10 @@ def examine(args: argparse.Namespace) -> None:
     cases = held_out(preprocessed, args.fold.name.removeprefix("fold_"), args.cases)
     predictor = Predictor([model], PredictionSettings(), args.device)
     scans = stored_scans(preprocessed, cases, model.plan, bank)
-    found = count_swaps(predictor, bank, scans, pairs)
+    swaps = count_swaps(predictor, bank, scans, pairs)
     report = {"benchmark": "sides", "fold": str(args.fold), "cases": cases} | machine(args.device)
-    claim = {"claim": "no mask is nearer to the other side's reference", "verdict": verdict(found)}
-    print(json.dumps(report | {"ways": found, "claims": [claim]}, indent=1))
+    claim = {"claim": "no mask is nearer to the other side's reference", "verdict": verdict(swaps)}
+    print(json.dumps(report | {"ways": swaps, "claims": [claim]}, indent=1))
 
 
 def pairs_of_sides(labels: Sequence[str]) -> list[tuple[int, int]]:
@@ -121,9 +121,9 @@ def counts(overlaps: Sequence[tuple[float, float]]) -> dict:
     }
 
 
-def verdict(found: dict[str, dict[str, dict]]) -> str:
+def verdict(swaps: dict[str, dict[str, dict]]) -> str:
     """Whether no way and label has a swap. If a mask lies on neither side, the claim stays open."""
-    rows = [row for by_label in found.values() for row in by_label.values()]
+    rows = [row for by_label in swaps.values() for row in by_label.values()]
     if any(row["swaps"] for row in rows):
         return FAILS
     return HOLDS if all(row["masks"] and not row["found_neither"] for row in rows) else OPEN

@@ -81,7 +81,9 @@ def compare(args: argparse.Namespace) -> None:
     claims = [
         {
             "claim": f"{preset} finds {BAR:.0%} of the lesions",
-            "verdict": verdict([one["found"] / one["scans"] for one in of_seeds.values()], BAR),
+            "verdict": verdict(
+                [figures_of_seed["found"] / figures_of_seed["scans"] for figures_of_seed in of_seeds.values()], BAR
+            ),
         }
         for preset, of_seeds in figures.items()
     ]
@@ -131,8 +133,8 @@ def scored(fold: Path, args: argparse.Namespace) -> list[LesionScore]:
     predictor, scores = Predictor([model], PredictionSettings(), args.device), []
     for index in range(FIRST_SCORED, FIRST_SCORED + args.cases):
         scan = phantom_scan(model.plan, draw_small_lesion(0, index), (0, index))
-        found = predict(predictor, scan, bank.all_labels())
-        scores.append(score_lesion(is_lesion(found), is_lesion(scan.truth)))
+        labels = predict(predictor, scan, bank.all_labels())
+        scores.append(score_lesion(is_lesion(labels), is_lesion(scan.truth)))
     return scores
 
 
@@ -146,10 +148,10 @@ def score_lesion(predicted: np.ndarray, reference: np.ndarray) -> LesionScore:
 def summary(scores: list[LesionScore]) -> dict:
     """The figures of one preset and seed."""
     return {
-        "found": sum(one.found for one in scores),
+        "found": sum(score.found for score in scores),
         "scans": len(scores),
-        "false_positives_per_scan": float(np.mean([one.false_positives for one in scores])),
-        "dice": float(np.mean([one.dice for one in scores])),
+        "false_positives_per_scan": float(np.mean([score.false_positives for score in scores])),
+        "dice": float(np.mean([score.dice for score in scores])),
     }
 
 

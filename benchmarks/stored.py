@@ -221,15 +221,15 @@ def dice(predictor: Predictor, scans: Iterable[Scan], queries: Queries, answers:
     """The mean Dice over the scans of each answered label, by name. Labels without a defined Dice are left out."""
     names = [predictor.plan.labels[number - 1].name for number in queries.labels[0, :answers].tolist()]
     summary = summarise([score(predictor.plan, scan, predict(predictor, scan, queries, answers)) for scan in scans])
-    found = {name: summary.labels[name].dice for name in names if name in summary.labels}
-    return {name: value for name, value in found.items() if value is not None}
+    scores = {name: summary.labels[name].dice for name in names if name in summary.labels}
+    return {name: value for name, value in scores.items() if value is not None}
 
 
 def dice_by_case(predictor: Predictor, scans: Iterable[Scan], queries: Queries) -> dict[str, dict[str, float]]:
     """Dice of each label in each scan. A label that is not annotated, or absent from both masks, is left out."""
     scored = {scan.name: score(predictor.plan, scan, predict(predictor, scan, queries)) for scan in scans}
     return {
-        case: {name: one.dice for name, one in scores.labels.items() if one.dice is not None}
+        case: {name: label_scores.dice for name, label_scores in scores.labels.items() if label_scores.dice is not None}
         for case, scores in scored.items()
     }
 

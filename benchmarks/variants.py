@@ -94,7 +94,7 @@ def compare(args: argparse.Namespace) -> None:
         preprocessed = prepare(args.data, root, args.preset, args.device)
         held_out(preprocessed, args.fold)
         costs = timed(root / f"costs_{args.data.name}_{args.preset}_{args.device}.json", preprocessed, names, args)
-        found: dict[str, list[dict]] = {name: [] for name in names}
+        runs: dict[str, list[dict]] = {name: [] for name in names}
         scored = f"{args.data.name}, {args.preset}, fold {args.fold}, {args.cases or 'all'} cases, {args.device}"
         scored += ", also mirrored" * args.mirroring
         for seed in args.seeds:
@@ -103,21 +103,23 @@ def compare(args: argparse.Namespace) -> None:
                 folder = root / "variants" / scored / f"{name}, seed {seed}, {iterations} iterations"
                 if not (folder / "figures.json").is_file():
                     in_own_process(examine, preprocessed, folder, name, iterations, seed, args)
-                found[name].append(json.loads((folder / "figures.json").read_text()))
+                runs[name].append(json.loads((folder / "figures.json").read_text()))
     settings = {name: getattr(args, name) for name in ("preset", "fold", "seeds", "iterations")}
     report = {"benchmark": "variants", "dataset": args.data.name} | settings | machine(args.device)
-    variants = {name: describe(costs[name], found[name], found[CONTROL]) for name in names}
+    variants = {name: describe(costs[name], runs[name], runs[CONTROL]) for name in names}
     print(json.dumps(report | {"variants": variants}, indent=1))
 
 
 def describe(cost: float, runs: list[dict], control: list[dict]) -> dict:
     """The figures of a variant for each seed, and its differences from the control."""
-    found: dict = {"cost_an_iteration": round(cost, 3)}
-    found["seeds"] = [{name: value for name, value in figures.items() if name not in PER_CASE} for figures in runs]
+    description: dict = {"cost_an_iteration": round(cost, 3)}
+    description["seeds"] = [
+        {name: value for name, value in figures.items() if name not in PER_CASE} for figures in runs
+    ]
     for name, difference in PER_CASE.items():
         ours, theirs = case_means(runs, name), case_means(control, name)
-        found[difference] = paired(np.array([ours[case] - theirs[case] for case in ours if case in theirs]))
-    return found
+        description[difference] = paired(np.array([ours[case] - theirs[case] for case in ours if case in theirs]))
+    return description
 
 
 def case_means(runs: list[dict], name: str) -> dict[str, float]:
@@ -145,7 +147,7 @@ def time_in_turns(preprocessed: Path, names: list[str], args: argparse.Namespace
             seconds = {name: time_turn(*opened[name], turn) for name in both}
             for name in names if turn else ():
                 ratios[name].append(seconds[name] / seconds[CONTROL])
-    return {name: statistics.median(found) for name, found in ratios.items()}
+    return {name: statistics.median(runs) for name, runs in ratios.items()}
 
 
 def time_turn(setup: TrainingSetup, state: TrainingState, turn: int) -> float:
@@ -200,18 +202,18 @@ def examine(preprocessed: Path, folder: Path, name: str, iterations: int, seed: 
 def scores(predictor: Predictor, bank: TextBank, preprocessed: Path, cases: list[str]) -> dict:
     """Dice by case and by label."""
     plan, queries = predictor.plan, bank.all_labels()
-    found = [
+    scores_of_cases = [
         score(plan, scan, predict(predictor, scan, queries)) for scan in stored_scans(preprocessed, cases, plan, bank)
     ]
-    labels = {name: means.dice for name, means in summarise(found).labels.items()}
-    cases = {case.case: case.mean_dice for case in found if case.mean_dice is not None}
+    labels = {name: means.dice for name, means in summarise(scores_of_cases).labels.items()}
+    cases = {case.case: case.mean_dice for case in scores_of_cases if case.mean_dice is not None}
     return {"cases": cases, "labels": labels}
 
 
 def calibration_errors(predictor: Predictor, bank: TextBank, preprocessed: Path, cases: list[str]) -> dict[str, float]:
     """The expected calibration error of each case that has foreground."""
     voxels = {case: gather(predictor, bank, preprocessed, [case]).voxels for case in cases}
-    return {case: float(calibration_scores(found)[0, 0]) for case, found in voxels.items() if found}
+    return {case: float(calibration_scores(sampled)[0, 0]) for case, sampled in voxels.items() if sampled}
 
 
 if __name__ == "__main__":

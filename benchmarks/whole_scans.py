@@ -47,12 +47,12 @@ def make(raw: Path, scan: Path, slices: int) -> list[tuple[int, ...]]:
 
 def between(voxels: np.ndarray, count: int) -> np.ndarray:
     """The volume (W, H, D) with `count` slices, interpolated linearly."""
-    places = np.clip((np.arange(count) + 0.5) * voxels.shape[2] / count - 0.5, 0, voxels.shape[2] - 1)
+    positions = np.clip((np.arange(count) + 0.5) * voxels.shape[2] / count - 0.5, 0, voxels.shape[2] - 1)
     result = np.empty((*voxels.shape[:2], count), np.int16, order="F")
-    for index, place in enumerate(places):
-        low = int(place)
+    for index, position in enumerate(positions):
+        low = int(position)
         high = min(low + 1, voxels.shape[2] - 1)
-        result[..., index] = np.rint(voxels[..., low] + (place - low) * (voxels[..., high] - voxels[..., low]))
+        result[..., index] = np.rint(voxels[..., low] + (position - low) * (voxels[..., high] - voxels[..., low]))
     return result
 
 

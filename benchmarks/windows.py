@@ -53,9 +53,9 @@ def compare(args: argparse.Namespace) -> None:
     plan = Plan.read(fold.plan)
     preprocessed = args.preprocessed or preprocessed_beside(args.fold, plan.dataset)
     cases = held_out(preprocessed, args.fold.name.removeprefix("fold_"), args.cases)
-    own = PredictionSettings().overlap
+    usual_overlap = PredictionSettings().overlap
     rows = [row(args, plan.patch, overlap, preprocessed, cases) for overlap in args.overlaps]
-    rows += [row(args, scaled(plan, scale), own, preprocessed, cases) for scale in args.scales if scale != 1]
+    rows += [row(args, scaled(plan, scale), usual_overlap, preprocessed, cases) for scale in args.scales if scale != 1]
     print(json.dumps({"benchmark": "windows", "cases": cases} | machine(args.device) | {"rows": rows}, indent=1))
 
 
@@ -79,11 +79,11 @@ def row(
     )
     scans = list(stored_scans(preprocessed, cases, network.plan, bank))
     began = time.process_time()
-    found = dice_by_case(predictor, scans, bank.all_labels())
+    scores = dice_by_case(predictor, scans, bank.all_labels())
     return {
         "overlap": overlap,
         "patch": patch,
-        "dice": mean(value for of_case in found.values() for value in of_case.values()),
+        "dice": mean(value for of_case in scores.values() for value in of_case.values()),
         "windows": sum(predictor.windows(triple(scan.image.shape[1:])) for scan in scans),
         "cpu_s": round(time.process_time() - began, 1),
     }

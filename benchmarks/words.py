@@ -86,14 +86,14 @@ def examine(args: argparse.Namespace) -> None:
         model, bank = load_network(FoldFolder(folder), device=args.device), TextBank.load(FoldFolder(folder).words)
         predictor = Predictor([model], PredictionSettings(), args.device)
         if args.dataset == "phantoms":
-            found = measure_phantoms(predictor, bank, args)
+            figures = measure_phantoms(predictor, bank, args)
         else:
             scans = list(stored_scans(preprocessed, cases, model.plan, bank))
-            found = measure(predictor, bank, scans, wordings_of(bank, args.dataset))
+            figures = measure(predictor, bank, scans, wordings_of(bank, args.dataset))
         last = read_log(folder / "log.jsonl")[-1]
     report = {"benchmark": "words", "dataset": args.dataset, "seed": args.seed, "cases": args.cases}
     report |= {"iterations": last.iteration, "training_minutes": round(last.seconds / 60, 2)}
-    print(json.dumps(report | machine(args.device) | {"bars": BARS} | found, indent=1))
+    print(json.dumps(report | machine(args.device) | {"bars": BARS} | figures, indent=1))
 
 
 def write_phantoms(root: Path, seed: int) -> Path:
@@ -129,7 +129,7 @@ def measure_phantoms(predictor: Predictor, bank: TextBank, args: argparse.Namesp
     anatomies = [phantoms.draw_anatomy(*seed) for seed in seeds]
     scans = [phantom_scan(predictor.plan, *pair) for pair in zip(anatomies, seeds, strict=True)]
     figures = measure(predictor, bank, scans, wordings_of(bank, "phantoms"))
-    there = {number: [volume(scan.truth, number, scan) for scan in scans] for number in label_numbers(bank)}
+    volumes = {number: [volume(scan.truth, number, scan) for scan in scans] for number in label_numbers(bank)}
     absent: dict[str, dict[str, float]] = {way: {} for way in WAYS}
     for number, name in enumerate(bank.labels, start=1):
         lacking = [
@@ -138,7 +138,7 @@ def measure_phantoms(predictor: Predictor, bank: TextBank, args: argparse.Namesp
         ]
         for way in WAYS:
             wrong = mean(volume(predict(predictor, scan, *alone(bank, number, way)), number, scan) for scan in lacking)
-            absent[way][name] = wrong / mean(size for size in there[number] if size > 0)
+            absent[way][name] = wrong / mean(size for size in volumes[number] if size > 0)
     pair = [bank.labels.index(name) + 1 for name in phantoms.LOOK_ALIKES]
     apart = {
         way: {

@@ -81,13 +81,13 @@ def named_input(name: str, channel: int, channels: int) -> str:
     return name if shown else f"{name} (channel {channel})"
 
 
-def channel_of(name: str, case: str, place: int) -> int:
-    """The channel of a name from `named_input`. `place`: among the case's names, if the name has no channel."""
+def channel_of(name: str, case: str, index: int) -> int:
+    """The channel of a name from `named_input`. `index`: among the case's names, if the name has no channel."""
     stem = split_ending(name)[0]
-    if found := re.fullmatch(r".* \(channel (\d+)\)", name, re.DOTALL):
-        return int(found[1])
+    if match := re.fullmatch(r".* \(channel (\d+)\)", name, re.DOTALL):
+        return int(match[1])
     numbered = split_channel(stem)
-    return numbered[1] if numbered and numbered[0] == case else place
+    return numbered[1] if numbered and numbered[0] == case else index
 
 
 def rater_file(case: str, number: int, ending: str) -> str:

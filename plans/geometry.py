@@ -36,6 +36,11 @@ def millimetres(values: Iterable[float]) -> Millimetres:
     return three
 
 
+def lengthened(size: Triple, axis: int, voxels: int) -> Triple:
+    """The size (D, H, W), longer by `voxels` along one axis; shorter if `voxels` is negative."""
+    return triple(edge + voxels if index == axis else edge for index, edge in enumerate(size))
+
+
 def resampled_shape(shape: Triple, spacing_from: Millimetres, spacing_to: Millimetres) -> Triple:
     """The shape (D, H, W) with the same extent at another spacing, at least one voxel (nnU-Net's rounding).
 

@@ -103,8 +103,8 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError as error:
-        place = f"byte {error.start}"
-        raise UserError(f"{path} is not text in UTF-8 ({place}). Save it in UTF-8, or copy it again.") from None
+        where = f"byte {error.start}"
+        raise UserError(f"{path} is not text in UTF-8 ({where}). Save it in UTF-8, or copy it again.") from None
 
 
 def is_there(path: Path) -> bool:
@@ -143,8 +143,8 @@ def decode_json(text: str, source: str) -> object:
     try:
         return json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
-        place = f" (line {error.lineno})" if "\n" in text.strip() else ""
-        raise UserError(f"{source} is not valid JSON{place}: {error.msg}.") from None
+        where = f" (line {error.lineno})" if "\n" in text.strip() else ""
+        raise UserError(f"{source} is not valid JSON{where}: {error.msg}.") from None
     except _RepeatedNameError as error:
         raise UserError(f"{source}: {error.args[0]!r} is given twice in one object. Keep one of them.") from None
     except RecursionError:
@@ -209,21 +209,21 @@ def _explain(fault: Mapping[str, Any], source: str) -> str:
 
 def faults_of(record: Record) -> Iterator[str]:
     """A line per value that no record may hold: a text that cannot be printed, or a number beyond the limits."""
-    places: list[tuple[tuple[str, ...], object]] = [((), record)]
-    while places:  # a loop, as lists of `Any` may be too deep for recursion
-        place, value = places.pop()
+    pending: list[tuple[tuple[str, ...], object]] = [((), record)]
+    while pending:  # a loop, as lists of `Any` may be too deep for recursion
+        path, value = pending.pop()
         if isinstance(value, Record):
-            places += [((*place, name), held) for name, held in value.__dict__.items()]
+            pending += [((*path, name), child) for name, child in value.__dict__.items()]
         elif isinstance(value, dict):
-            places += [((*place, str(name)), held) for name, held in value.items()]
-            places += [((*place, name), name) for name in value if isinstance(name, str) and not is_printable(name)]
+            pending += [((*path, str(name)), child) for name, child in value.items()]
+            pending += [((*path, name), name) for name in value if isinstance(name, str) and not is_printable(name)]
         elif isinstance(value, tuple) and set(map(type, value)) == {float} and max(map(abs, value)) <= MAX_NUMBER:
             continue  # samples of intensities are long
         elif isinstance(value, list | tuple):
-            places += [((*place, str(index)), held) for index, held in enumerate(value)]
+            pending += [((*path, str(index)), child) for index, child in enumerate(value)]
         elif isinstance(value, str) and not is_printable(value):
-            yield f"{'.'.join(place)}: {value[:80]!r} holds characters that cannot be printed. Remove them."
+            yield f"{'.'.join(path)}: {value[:80]!r} holds characters that cannot be printed. Remove them."
         elif isinstance(value, int) and abs(value) > MAX_INTEGER:
-            yield f"{'.'.join(place)}: expected a whole number of at most {MAX_INTEGER}, found a larger one."
+            yield f"{'.'.join(path)}: expected a whole number of at most {MAX_INTEGER}, found a larger one."
         elif isinstance(value, float) and not (math.isfinite(value) and abs(value) <= MAX_NUMBER):
-            yield f"{'.'.join(place)}: expected a number of at most {MAX_NUMBER:g}, found {value}."
+            yield f"{'.'.join(path)}: expected a number of at most {MAX_NUMBER:g}, found {value}."

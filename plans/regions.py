@@ -17,8 +17,8 @@ def values_of(regions: Iterable[Iterable[int]]) -> tuple[int, ...]:
 
 def numbered(regions: Sequence[Sequence[int]]) -> Regions:
     """The regions as value numbers instead of values."""
-    number = {value: place for place, value in enumerate(values_of(regions), start=1)}
-    return tuple(tuple(sorted(number[value] for value in region)) for region in regions)
+    number_of = {value: number for number, value in enumerate(values_of(regions), start=1)}
+    return tuple(tuple(sorted(number_of[value] for value in region)) for region in regions)
 
 
 def faults_of_order(regions: Mapping[str, Sequence[int]], order: Sequence[int]) -> list[str]:
@@ -33,21 +33,21 @@ def faults_of_order(regions: Mapping[str, Sequence[int]], order: Sequence[int]) 
     """
     names = list(regions)
     holders = {value: [name for name in names if value in regions[name]] for value in values_of(regions.values())}
-    own = {name: [value for value in regions[name] if holders[value][-1] == name] for name in names}
-    if covered := [_never_written(name, regions) for name in names if not own[name]]:
+    own_values = {name: [value for value in regions[name] if holders[value][-1] == name] for name in names}
+    if covered := [_never_written(name, regions) for name in names if not own_values[name]]:
         return covered
     faults = []
     for name, written in zip(names, order, strict=True):
-        inside = [{*holders[value]} for value in own[name]]
+        inside = [{*holders[value]} for value in own_values[name]]
         others = sorted(inside[0].union(*inside) - inside[0].intersection(*inside))
         if others:
-            both = _in_words(value for value in own[name] if {*holders[value]} & {*others})
+            both = _in_words(value for value in own_values[name] if {*holders[value]} & {*others})
             faults.append(
                 f"{name} shares {both} with {', '.join(others)}, and neither holds the other: one value a voxel cannot "
                 f"write both. Add a label of {both} alone after them, which writes that value."
             )
-        elif written not in own[name]:
-            choices = _in_words(own[name], "or")
+        elif written not in own_values[name]:
+            choices = _in_words(own_values[name], "or")
             faults.append(f"{name} writes {written}, which is not a value of its own. Give it {choices}.")
     return faults
 

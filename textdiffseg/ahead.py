@@ -26,9 +26,9 @@ def ahead(
     with ThreadPoolExecutor(1) as thread:
         try:
             coming = thread.submit(_next, items)
-            while found := coming.result():
+            while ready := coming.result():
                 coming = thread.submit(_next, items)
-                yield found.pop()  # no longer kept here, which saves memory
+                yield ready.pop()  # no longer kept here, which saves memory
         except BaseException:  # also Ctrl-C, and an iterator that is closed
             stop()
             coming = None  # it holds the error, and the error holds this frame, with all that the thread has computed

@@ -119,8 +119,8 @@ class TemporaryOwner:
     @classmethod
     def of(cls, name: str) -> "TemporaryOwner | None":
         """The owner in a name; None if `temporary_name` did not make it."""
-        found = _TEMPORARY.fullmatch(name)
-        return None if found is None else cls(found[1], int(found[2]))
+        match = _TEMPORARY.fullmatch(name)
+        return None if match is None else cls(match[1], int(match[2]))
 
 
 @cache

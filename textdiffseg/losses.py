@@ -53,8 +53,8 @@ def _balanced(ce: Tensor, slots: Tensor, sums: Tensor) -> Tensor:
     recognised, _, voxels = sums
     recognised = torch.cat((right.sum(1, keepdim=True) - recognised.sum(1, keepdim=True), recognised), dim=1)
     voxels = torch.cat((known.sum(1, keepdim=True) - voxels.sum(1, keepdim=True), voxels), dim=1)  # (B, 1 + Q)
-    held = voxels > 0
-    weight = held * _missed(recognised, voxels) / (voxels.clamp(min=1) * held.sum(1, keepdim=True).clamp(min=1))
+    present = voxels > 0
+    weight = present * _missed(recognised, voxels) / (voxels.clamp(min=1) * present.sum(1, keepdim=True).clamp(min=1))
     return (flat * weight.gather(1, slots.clamp(min=0).flatten(1))).sum(1).mean()
 
 

@@ -7,6 +7,15 @@ import numpy as np
 MAX_TABLE = 1 << 20  # values from the lowest to the highest of a map that a table holds
 
 
+LabelKey = int | tuple[int, ...]
+"""The value of a label in a label map. A label that overlaps with others may have several."""
+
+
+def values_of_key(key: LabelKey) -> tuple[int, ...]:
+    """The values of a label in a label map."""
+    return key if isinstance(key, tuple) else (key,)
+
+
 def mask_of(labels: np.ndarray, values: Collection[int]) -> np.ndarray:
     """Where an integer array has one of `values`. For one value this is ten times as fast as `np.isin`."""
     if len(values) == 1:

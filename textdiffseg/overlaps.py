@@ -25,8 +25,8 @@ def intersections(maps: Sequence[np.ndarray], values: Collection[int]) -> np.nda
     flat = [np.ascontiguousarray(label_map).reshape(-1) for label_map in maps]
     for first in range(0, flat[0].size, MAX_VOXELS):
         masks = np.stack([mask_of(label_map[first : first + MAX_VOXELS], values) for label_map in flat])
-        found = masks[:, masks.any(0)].astype(np.float32)
-        total += np.rint(found @ found.T).astype(np.int64)
+        occupied = masks[:, masks.any(0)].astype(np.float32)
+        total += np.rint(occupied @ occupied.T).astype(np.int64)
     return total
 
 

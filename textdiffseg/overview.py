@@ -32,16 +32,16 @@ class Overview:
     """The scans of a batch at low resolution, with the places of their cells."""
 
     image: Tensor  # (B, C, e, e, e) float32: means of the normalised image over cells
-    places: Tensor  # (B, t, t, t, 3) float32: offsets of coarse cells from the window's centre, in window edges
+    offsets: Tensor  # (B, t, t, t, 3) float32: offsets of coarse cells from the window's centre, in window edges
     known: Tensor  # (B,) bool: False where the overview is not read
 
     def to(self, device: torch.device | str) -> "Overview":
         """The same overviews on another device."""
-        return Overview(send(self.image, device), send(self.places, device), send(self.known, device))
+        return Overview(send(self.image, device), send(self.offsets, device), send(self.known, device))
 
     def of(self, samples: Tensor) -> "Overview":
         """The overviews of the samples with the indices `samples` (S,) int64."""
-        return Overview(self.image[samples], self.places[samples], self.known[samples])
+        return Overview(self.image[samples], self.offsets[samples], self.known[samples])
 
     def without(self, channels: Sequence[int]) -> "Overview":
         """The overviews with some channels set to 0, as in a scan that lacks them."""
@@ -55,11 +55,11 @@ class Overview:
         """The overviews of mirrored windows. `axes` are 0 to 2 of (D, H, W)."""
         if not axes:
             return self
-        signs = self.places.new_ones(3)
+        signs = self.offsets.new_ones(3)
         signs[list(axes)] = -1
         return Overview(
             self.image.flip([axis + 2 for axis in axes]),
-            self.places.flip([axis + 1 for axis in axes]) * signs,
+            self.offsets.flip([axis + 1 for axis in axes]) * signs,
             self.known,
         )
 
@@ -67,8 +67,8 @@ class Overview:
 def blank(batch: int, channels: int, edge: int, cells: int) -> Overview:
     """Overviews of zeros, with the shapes of real ones."""
     image = torch.zeros(batch, channels, edge, edge, edge)
-    places = torch.zeros(batch, cells, cells, cells, 3)
-    return Overview(image, places, torch.ones(batch, dtype=torch.bool))
+    offsets = torch.zeros(batch, cells, cells, cells, 3)
+    return Overview(image, offsets, torch.ones(batch, dtype=torch.bool))
 
 
 def stacked(overviews: Sequence[Overview | None]) -> Overview | None:
@@ -78,7 +78,7 @@ def stacked(overviews: Sequence[Overview | None]) -> Overview | None:
         return None
     return Overview(
         image=torch.cat([overview.image for overview in present]),
-        places=torch.cat([overview.places for overview in present]),
+        offsets=torch.cat([overview.offsets for overview in present]),
         known=torch.cat([overview.known for overview in present]),
     )
 

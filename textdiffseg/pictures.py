@@ -60,8 +60,10 @@ def _family_with(character: str) -> str | None:
 
     if _has(font_manager.findfont("DejaVu Sans"), character):
         return "DejaVu Sans"
-    own = get_data_path()  # matplotlib's other fonts are for mathematics; one has a box for every character
-    fonts = (font for font in font_manager.fontManager.ttflist if not font.fname.startswith(own))
+    matplotlib_fonts = (
+        get_data_path()
+    )  # matplotlib's other fonts are for mathematics; one has a box for every character
+    fonts = (font for font in font_manager.fontManager.ttflist if not font.fname.startswith(matplotlib_fonts))
     return next((font.name for font in fonts if font.style == "normal" and _has(font.fname, character)), None)
 
 
@@ -80,12 +82,12 @@ def _characters(path: str) -> frozenset[int]:
         return frozenset()
 
 
-def add_legend(place: "Axes | Figure", handles: Sequence["Artist"], names: Iterable[str], **options: Any) -> "Legend":
+def add_legend(parent: "Axes | Figure", handles: Sequence["Artist"], names: Iterable[str], **options: Any) -> "Legend":
     """A legend with literal names.
 
     A name with characters that no font has gets a number, so two such names stay different.
     """
-    legend = place.legend(handles=list(handles), labels=["x"] * len(handles), **options)
+    legend = parent.legend(handles=list(handles), labels=["x"] * len(handles), **options)
     for number, (text, name) in enumerate(zip(legend.get_texts(), names, strict=True), start=1):
         write_plainly(text, name)
         if text.get_text() != name:

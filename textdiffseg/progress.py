@@ -64,10 +64,15 @@ def share_of(
         return None
 
     def of_pass(done: float, steps: float) -> None:
-        whole = steps if total is None else total
-        progress(whole * (before + share * done / steps), whole)
+        steps_of_whole = steps if total is None else total
+        progress(steps_of_whole * (before + share * done / steps), steps_of_whole)
 
     return of_pass
+
+
+def share_of_case(progress: StepProgress | None, index: int, cases: int) -> StepProgress | None:
+    """The progress of case `index` of `cases` cases, as a part of the whole, which has a step per case."""
+    return share_of(progress, index / cases, 1 / cases, cases)
 
 
 def step_reporter(

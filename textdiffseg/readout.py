@@ -143,8 +143,8 @@ class ExclusiveReadout(Readout):
         if p.shape[dim] == 1 + slots:
             return p
         background, kept = p.narrow(dim, 0, 1), p.narrow(dim, 1, slots)
-        rest = p.narrow(dim, 1 + slots, p.shape[dim] - 1 - slots)
-        return torch.cat((background + rest.sum(dim, keepdim=True), kept), dim)
+        others = p.narrow(dim, 1 + slots, p.shape[dim] - 1 - slots)
+        return torch.cat((background + others.sum(dim, keepdim=True), kept), dim)
 
     def winner(self, p: Tensor) -> Tensor:
         return p.argmax(0)
@@ -234,10 +234,10 @@ class OverlappingReadout(Readout):
 
         If a prompt is unknown, the user's order stays.
         """
-        known = [(phrasing, place) for place, phrasing in enumerate(phrasings) if phrasing is not None]
+        known = [(phrasing, index) for index, phrasing in enumerate(phrasings) if phrasing is not None]
         if len(known) < len(phrasings):
             return tuple(range(len(phrasings)))
-        return tuple(place for _, place in sorted(known))
+        return tuple(index for _, index in sorted(known))
 
 
 def readout_of(plan: Plan) -> Readout:

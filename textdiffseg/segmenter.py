@@ -83,18 +83,18 @@ class Segmenter:
             yield mask_features(self.network, image, queries).logits
             return
         _, starts = self._starts(noise, steps)
-        around = self.around_mask(image, queries)
+        sampler = self.mask_sampler(image, queries)
         for r_T in starts:
-            yield around.decode(around.sample(r_T, steps))
+            yield sampler.decode(sampler.sample(r_T, steps))
 
-    def around_mask(self, image: Tensor, queries: Queries) -> "AroundMask":
-        """The mask of image (B, C, D, H, W), from which the samples of preset `default` start."""
+    def mask_sampler(self, image: Tensor, queries: Queries) -> "MaskSampler":
+        """The sampler of preset `default` for image (B, C, D, H, W), around its mask."""
         network, schedule = self.network, self.schedule
         assert isinstance(network, TextDiffSeg), "expected a network with a sampler"
         assert schedule is not None, "expected a model with diffusion"
         features = mask_features(network, image, queries)
         posterior = network.posterior(_label_probabilities(network, features), queries)
-        return AroundMask(network, schedule, queries, features, posterior)
+        return MaskSampler(network, schedule, queries, features, posterior)
 
     def _from_noise(
         self, network: TextDiffSeg, image: Tensor, queries: Queries, noise: Tensor | None, steps: int
@@ -114,8 +114,8 @@ class Segmenter:
 
 
 @dataclass(frozen=True)
-class AroundMask:
-    """The samples of preset `default`, around the masks of B patches (`Segmenter.around_mask`)."""
+class MaskSampler:
+    """The samples of preset `default`, around the masks of B patches (`Segmenter.mask_sampler`)."""
 
     network: TextDiffSeg
     schedule: Schedule

@@ -55,15 +55,15 @@ def read_tensor_file(path: Path, names: Collection[str] | None = None) -> Tensor
     """The metadata, and all tensors or the named ones. Raises `DamagedError` if a hash or a name does not fit."""
     try:
         with safe_open(path, framework="pt") as file:
-            metadata, there = file.metadata() or {}, set(file.keys())
-            wanted = there if names is None else set(names)
-            if missing := sorted(wanted - there):
+            metadata, stored_names = file.metadata() or {}, set(file.keys())
+            wanted = stored_names if names is None else set(names)
+            if missing := sorted(wanted - stored_names):
                 raise DamagedError(f"it has no tensor {missing[0]!r}")
             tensors = {name: file.get_tensor(name) for name in sorted(wanted)}
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise DamagedError(str(error)) from None
     if KEY in metadata:
-        _check(tensors, there, metadata)
+        _check(tensors, stored_names, metadata)
     for name, value in tensors.items():
         if value.is_floating_point() and not value.isfinite().all():
             raise DamagedError(f"tensor {name!r} holds numbers that are not finite")
@@ -88,13 +88,13 @@ def _in_order(content: bytes) -> tuple[bytes, memoryview]:
     return len(text).to_bytes(8, "little") + text, memoryview(content)[end:]
 
 
-def _check(tensors: Mapping[str, Tensor], there: Collection[str], metadata: Mapping[str, str]) -> None:
+def _check(tensors: Mapping[str, Tensor], stored_names: Collection[str], metadata: Mapping[str, str]) -> None:
     """Raise `DamagedError` if a tensor or the metadata changed since the file was written."""
     try:
         hashes = TensorHashes.parse_json(metadata[KEY], KEY)
     except UserError as error:
         raise DamagedError(str(error)) from None
-    if set(there) != hashes.tensors.keys():
+    if set(stored_names) != hashes.tensors.keys():
         raise DamagedError("its tensors have other names than when it was written")
     if _hash_metadata({name: text for name, text in metadata.items() if name != KEY}) != hashes.metadata:
         raise DamagedError("its metadata is not what was written")

@@ -42,13 +42,17 @@ def address_space_error() -> str | None:
 
 def path_error(args: Iterable[object]) -> str | None:
     """The error line for a path among the arguments that has no full name in UTF-8; None if there is none."""
-    values = [value for one in args for value in (vars(one).values() if isinstance(one, Namespace) else (one,))]
+    values = [
+        value
+        for argument in args
+        for value in (vars(argument).values() if isinstance(argument, Namespace) else (argument,))
+    ]
     for path in (value for value in values if isinstance(value, Path)):
         try:
-            whole = str(path.absolute())
-            whole.encode()
+            full_path = str(path.absolute())
+            full_path.encode()
         except UnicodeEncodeError:
-            return f"{printable(whole)}: {_encoding_advice(whole)}"
+            return f"{printable(full_path)}: {_encoding_advice(full_path)}"
         except OSError as error:
             return f"The current folder cannot be found ({error.strerror}). Change to another folder with cd."
     return None
@@ -86,9 +90,9 @@ def system_error(error: OSError) -> str | None:
         return f"{error.filename} does not exist. Put it there, or choose another place."
     if error.errno is None:
         return None
-    place = f"{error.filename}: " if error.filename else ""
+    prefix = f"{error.filename}: " if error.filename else ""
     return (
-        f"{place}{error.strerror}. The system refused this. Check the disk and the network, and run the same command "
+        f"{prefix}{error.strerror}. The system refused this. Check the disk and the network, and run the same command "
         "again."
     )
 

@@ -89,8 +89,8 @@ class _Lines:
 
     def update(self, event: "ProgressEvent") -> None:
         """Print a line if another step or the whole stage is done."""
-        whole = event.done >= event.total
-        if event.done <= self._shown or not (whole or event.done // self._step > self._shown // self._step):
+        is_complete = event.done >= event.total
+        if event.done <= self._shown or not (is_complete or event.done // self._step > self._shown // self._step):
             return
         self._shown = event.done
         unit = f" {_NAMES.get(event.unit, event.unit)}s" if event.unit else ""

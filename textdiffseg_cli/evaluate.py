@@ -119,7 +119,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     for path in filter(None, (args.output, args.csv)):
         out.print(f"Written: {path}", highlight=False)
     if args.output is not None and args.output == args.predictions / SUMMARY:
-        more = ["tds_report", str(args.predictions), "--scans", "SCANS", "-o", str(args.predictions / REPORT)]
-        print_lines(f"Next: {shlex.join(more)}")
+        report_command = ["tds_report", str(args.predictions), "--scans", "SCANS", "-o", str(args.predictions / REPORT)]
+        print_lines(f"Next: {shlex.join(report_command)}")
     if args.output is None and args.csv is None:
         out.print("To keep these scores, add -o summary.json or --csv scores.csv.", highlight=False)

@@ -86,9 +86,9 @@ def _print(choice: "ModelChoice") -> None:
         print_lines(f"Postprocessing of {label}: {step}.")
 
 
-def _difference(one: "Candidate") -> str:
+def _difference(candidate: "Candidate") -> str:
     """The difference with its interval: `-0.0021 [-0.0043, 0.0001]`."""
-    if one.difference is None:
+    if candidate.difference is None:
         return ""
-    interval = "" if one.interval_95 is None else " [{:+.4f}, {:+.4f}]".format(*one.interval_95)
-    return f"{one.difference:+.4f}{interval}"
+    interval = "" if candidate.interval_95 is None else " [{:+.4f}, {:+.4f}]".format(*candidate.interval_95)
+    return f"{candidate.difference:+.4f}{interval}"

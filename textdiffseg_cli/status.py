@@ -39,21 +39,21 @@ def main(argv: list[str] | None = None) -> int:
 def _status(args: argparse.Namespace) -> None:
     import textdiffseg as tds
 
-    found = tds.status(args.dataset, root=args.root)
+    dataset_status = tds.status(args.dataset, root=args.root)
     if args.json:
-        print_json(found)
+        print_json(dataset_status)
         return
-    _print(found)
+    _print(dataset_status)
 
 
-def _print(found: "DatasetStatus") -> None:
+def _print(dataset_status: "DatasetStatus") -> None:
     from plans.planning.rules import sizes_text
 
-    of = "" if found.cases is None else f" of {found.cases}"
-    print_lines(f"{found.dataset}: {found.stored}{of} cases are stored.")
-    if found.planning:
+    total = "" if dataset_status.cases is None else f" of {dataset_status.cases}"
+    print_lines(f"{dataset_status.dataset}: {dataset_status.stored}{total} cases are stored.")
+    if dataset_status.planning:
         print_lines("It is being planned now.")
-    for preset in found.presets:
+    for preset in dataset_status.presets:
         low = "" if preset.resolution == "full" else ", low resolution"
         if preset.patch is not None and preset.spacing is not None:
             device = "a GPU" if preset.device == "gpu" else "the CPU"
@@ -66,9 +66,9 @@ def _print(found: "DatasetStatus") -> None:
         for fold in preset.folds:
             if fold.state in ("interrupted", "trained"):
                 print_lines(f"To go on with fold {fold.fold}: {fold.command}")
-    if not found.presets:
+    if not dataset_status.presets:
         print_lines("It is not planned yet.")
-    print_lines(*found.notes, f"Next: {found.next}")
+    print_lines(*dataset_status.notes, f"Next: {dataset_status.next}")
 
 
 def folds_table(preset: str, folds: "Sequence[FoldStatus]") -> "Table":

@@ -26,16 +26,20 @@ def summary_table(summary: "Summary") -> "Table":
     mean = summary.mean
     raters = _rater_columns(mean)
     table = _table(title, summary.tolerance_mm, "label", names, "scored", "one\nempty", *raters)
-    for name, part in summary.labels.items():
-        volumes = (_ml(part.volume_ml), _ml(part.reference_ml))
-        counts = (str(part.scored), str(part.one_empty))
+    for name, label_scores in summary.labels.items():
+        volumes = (_ml(label_scores.volume_ml), _ml(label_scores.reference_ml))
+        counts = (str(label_scores.scored), str(label_scores.one_empty))
         table.add_row(
-            name, *_scores(part), *volumes, *counts, *(decimals(getattr(part, key)) for key in raters.values())
+            name,
+            *_scores(label_scores),
+            *volumes,
+            *counts,
+            *(decimals(getattr(label_scores, key)) for key in raters.values()),
         )
     table.add_section()
     counts = (str(mean.scored), str(mean.one_empty))
-    more = (decimals(getattr(mean, key)) for key in raters.values())
-    table.add_row(_MEAN, *_scores(mean), "", "", *counts, *more, style="bold")
+    rater_scores = (decimals(getattr(mean, key)) for key in raters.values())
+    table.add_row(_MEAN, *_scores(mean), "", "", *counts, *rater_scores, style="bold")
     return table
 
 
@@ -61,15 +65,20 @@ def cases_table(summary: "Summary") -> "Table":
 
 def lesions_table(summary: "Summary") -> "Table":
     """The scores of single lesions: one row per label that they were requested for, then their mean."""
-    means = {name: one.lesions for name, one in summary.labels.items() if one.lesions is not None}
+    means = {
+        name: label_scores.lesions for name, label_scores in summary.labels.items() if label_scores.lesions is not None
+    }
     if len(means) > 1 and summary.mean.lesions is not None:
         means[_MEAN] = summary.mean.lesions
     table = _plain_table("Lesions", "label", means, MAX_LESION_NAME_COLUMNS)
     for name in ("Dice", "precision", "recall", "F1", "predicted", "reference", "matched"):
         table.add_column(name, justify="right", no_wrap=True)
-    for label, one in means.items():
-        scores = (decimals(value) for value in (one.dice, one.precision, one.recall, one.f1))
-        counts = (f"{count:g}" for count in (one.predicted, one.reference, one.matched))
+    for label, label_scores in means.items():
+        scores = (
+            decimals(value)
+            for value in (label_scores.dice, label_scores.precision, label_scores.recall, label_scores.f1)
+        )
+        counts = (f"{count:g}" for count in (label_scores.predicted, label_scores.reference, label_scores.matched))
         table.add_row(label, *scores, *counts, style="bold" if label == _MEAN else None)
     return table
 
@@ -84,18 +93,18 @@ def comparison_table(comparison: "Comparison") -> "Table":
         table.add_column(name, justify="right", no_wrap=True)
     for label, scores in rows.items():
         table.add_row(label, style="bold")
-        for score, one in scores.items():
-            table.add_row(f"  {SCORE_NAMES[score]}", *_difference(one, 2 if score == "hd95" else 4))
+        for score, difference in scores.items():
+            table.add_row(f"  {SCORE_NAMES[score]}", *_difference(difference, 2 if score == "hd95" else 4))
         table.add_section()
     return table
 
 
-def _difference(one: "Difference", digits: int) -> tuple[str, ...]:
-    means = (decimals(value, digits) for value in (one.first, one.second))
-    difference = "–" if one.difference is None else f"{one.difference:+.{digits}f}"
-    interval = " ".join(f"{value:+.{digits}f}" for value in one.interval_95 or ()) or "–"
-    p = "–" if one.p is None else "<.0001" if one.p < 1e-4 else f"{one.p:.4f}"
-    return (str(one.cases), *means, difference, interval, p)
+def _difference(scores: "Difference", digits: int) -> tuple[str, ...]:
+    means = (decimals(value, digits) for value in (scores.first, scores.second))
+    difference = "–" if scores.difference is None else f"{scores.difference:+.{digits}f}"
+    interval = " ".join(f"{value:+.{digits}f}" for value in scores.interval_95 or ()) or "–"
+    p = "–" if scores.p is None else "<.0001" if scores.p < 1e-4 else f"{scores.p:.4f}"
+    return (str(scores.cases), *means, difference, interval, p)
 
 
 def _plain_table(title: str, kind: str, names: Collection[str], most: int) -> "Table":

@@ -199,8 +199,8 @@ def _print_findings(trained: "TrainedFold") -> None:
         print_lines(f"{line}.")
     if missed:
         hours = [finding.hours for finding in missed if finding.hours is not None]
-        more = f"--max-minutes {ceil(60 * max(hours))}" if hours else "more --epochs or --max-minutes"
-        print_lines(f"To train longer, run the same command with {more}.")
+        length_options = f"--max-minutes {ceil(60 * max(hours))}" if hours else "more --epochs or --max-minutes"
+        print_lines(f"To train longer, run the same command with {length_options}.")
     if known and not missed:
         print_lines(f"Every label was found in every validation case that contains it ({len(known)} labels).")
     for finding in trained.findings:

@@ -176,8 +176,8 @@ def sampler_activations(net: NetworkShape, patch: Triple, batch: int, device: De
     features += (1 + NOISY_LATENTS) * grids[latent] * net.stages[latent].width
     latents = BYTES_PER_LATENT_VALUE * NOISY_LATENTS * grids[latent] * net.latent_channels
     classes, decoded = grids[0] * (1 + net.labels), -(-batch // 2)
-    held = size * features + 4 * classes + latents + _input_bytes(net, grids[0])
-    per_patch = size * NOISY_LATENTS * denoiser + held
+    stored = size * features + 4 * classes + latents + _input_bytes(net, grids[0])
+    per_patch = size * NOISY_LATENTS * denoiser + stored
     return batch * per_patch + decoded * (size * decoder + BYTES_KEPT_PER_CLASS * classes)
 
 

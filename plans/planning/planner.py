@@ -121,9 +121,12 @@ def _channels(
     names: Sequence[str], fingerprint: Fingerprint, optional: Collection[int]
 ) -> tuple[tuple[ChannelPlan, ...], list[Decision]]:
     """The channels' normalisation, and its reasons."""
-    found = [rules.channel_plan(name, n, fingerprint, n in optional) for n, name in enumerate(names)]
-    rows = [Decision(name=f"channel {plan.name}", value=plan.scheme, reason=why) for plan, why in found]
-    return tuple(plan for plan, _ in found), rows
+    plans, rows = [], []
+    for number, name in enumerate(names):
+        plan, reason = rules.channel_plan(name, number, fingerprint, number in optional)
+        plans.append(plan)
+        rows.append(Decision(name=f"channel {name}", value=plan.scheme, reason=reason))
+    return tuple(plans), rows
 
 
 def _facts_at_chosen_spacing(

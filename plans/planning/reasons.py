@@ -31,8 +31,8 @@ def crop_reason(fingerprint: Fingerprint, crop: Crop) -> Decision:
 
 def reasons_of_preset(plan: Plan, usual: list[Decision]) -> list[Decision]:
     """The table, with the rows of a preset in place of the usual ones."""
-    own = paper.reasons(plan)
-    rows = [own.pop(row.name, row) for row in usual] + list(own.values())
+    preset_rows = paper.reasons(plan)
+    rows = [preset_rows.pop(row.name, row) for row in usual] + list(preset_rows.values())
     if plan.peer:
         rows.append(paper.peer_reason(RECIPES[plan.preset].network))
     if plan.text.note:

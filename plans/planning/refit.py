@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from math import isclose, prod
 
 from plans.errors import UserError
-from plans.geometry import Triple, triple
+from plans.geometry import Triple, lengthened
 from plans.plan import Decision, Plan
 from plans.planning import memory, rules
 from plans.planning.budget import RULES, Budget, planned_budget
@@ -29,8 +29,8 @@ def refit(plan: Plan, budget: Budget) -> Plan:
         if batch > MIN_BATCH:
             batch -= 1
         elif longer:
-            axis = max(longer, key=lambda one: patch[one] / plan.median_shape[one])
-            patch = triple(edge - stride[axis] * (axis == one) for one, edge in enumerate(patch))
+            axis = max(longer, key=lambda axis: patch[axis] / plan.median_shape[axis])
+            patch = lengthened(patch, axis, -stride[axis])
         elif batch > 1:
             batch = 1
         else:
@@ -82,8 +82,8 @@ def with_host_memory(plan: Plan, shapes: Iterable[tuple[Triple, Triple]]) -> Pla
         shapes: of each case, in voxels (D, H, W): on the plan's grid and on the file's grid.
     """
     channels, labels = len(plan.channels), len(plan.labels)
-    found = [memory.case_ram_bytes(channels, labels, plan.patch, *of_case) for of_case in shapes]
-    estimate = {"ram_gb": max(found) / GB} if found else {}
+    bytes_of_cases = [memory.case_ram_bytes(channels, labels, plan.patch, *of_case) for of_case in shapes]
+    estimate = {"ram_gb": max(bytes_of_cases) / GB} if bytes_of_cases else {}
     return plan.model_copy(update={"memory": plan.memory.model_copy(update=estimate)})
 
 
@@ -96,8 +96,8 @@ def _growing(plan: Plan, network: NetworkShape) -> Iterator[Triple]:
         most = rules.first_patch(plan.spacing, plan.median_shape, RULES[plan.device].first_patch_voxels)
     most = rules.pad_to(most, stride)
     while shorter := [axis for axis in range(3) if patch[axis] + stride[axis] <= most[axis]]:
-        axis = min(shorter, key=lambda one: patch[one] / plan.median_shape[one])
-        patch = triple(edge + stride[axis] * (axis == one) for one, edge in enumerate(patch))
+        axis = min(shorter, key=lambda axis: patch[axis] / plan.median_shape[axis])
+        patch = lengthened(patch, axis, stride[axis])
         yield patch
 
 

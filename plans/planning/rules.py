@@ -244,7 +244,7 @@ def min_log_snr(channels: int, positions: int) -> float:
 
 def _spanned(thickness: float, spacing: Millimetres, stride: Triple) -> float:
     """The positions that a structure (mm) spans, along the pooled axis with the largest positions."""
-    return thickness / max(one * step for one, step in zip(spacing, stride, strict=True) if step > 1)
+    return thickness / max(mm * step for mm, step in zip(spacing, stride, strict=True) if step > 1)
 
 
 def latent_channels(labels: int) -> tuple[int, str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from math import ceil, prod
 
 from plans.errors import UserError
-from plans.geometry import Millimetres, Triple, resampled_shape, triple
+from plans.geometry import Millimetres, Triple, lengthened, resampled_shape
 from plans.network_plan import Stage
 from plans.plan import LowResolutionPlan
 from plans.planning import memory, rules
@@ -84,7 +84,7 @@ def _why_patch(facts: Facts, largest: Triple, chosen: Draft) -> str:
     if chosen.patch != largest:
         shortened = f"shortened from {sizes_text(largest)} until one iteration at batch {MIN_BATCH} fits the budget"
         return f"{shortened}, always along the axis that is longest against the median case ({case} voxels){padded}"
-    if all(edge >= whole for edge, whole in zip(chosen.patch, facts.median_shape, strict=True)):
+    if all(edge >= size for edge, size in zip(chosen.patch, facts.median_shape, strict=True)):
         return f"a whole median case ({case} voxels at that spacing){padded}"
     return f"a cube in mm of {cube} voxels, the maximum on this device, cut to a median case ({case} voxels){padded}"
 
@@ -195,9 +195,9 @@ def _network(
 def shorten(facts: Facts, current: Draft) -> Draft | None:
     """A draft with a smaller patch: the relatively longest axis is one network stride shorter. None if impossible."""
     least, width = rules.least_size(facts.spacing, (2, 2, 2)), current.network.stages[0].width
-    ratios = [edge / whole for edge, whole in zip(current.patch, facts.median_shape, strict=True)]
+    ratios = [edge / size for edge, size in zip(current.patch, facts.median_shape, strict=True)]
     for axis in sorted(range(3), key=ratios.__getitem__, reverse=True):
-        size = _shorter(current.patch, axis, _step(facts, current, axis))
+        size = lengthened(current.patch, axis, -_step(facts, current, axis))
         if size[axis] >= least[axis]:
             shorter = draft(facts, size, width)
             if prod(shorter.patch) < prod(current.patch):
@@ -213,11 +213,7 @@ def _step(facts: Facts, current: Draft, axis: int) -> int:
     stride = current.network.stride
     if not facts.rules.finer_steps:
         return stride[axis]
-    return rules.ladder(facts.spacing, _shorter(current.patch, axis, stride[axis])).total()[axis]
-
-
-def _shorter(patch: Triple, axis: int, voxels: int) -> Triple:
-    return triple(edge - voxels * (axis == other) for other, edge in enumerate(patch))
+    return rules.ladder(facts.spacing, lengthened(current.patch, axis, -stride[axis])).total()[axis]
 
 
 def choose_batch(facts: Facts, chosen: Draft) -> tuple[int, str]:

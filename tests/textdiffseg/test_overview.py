@@ -75,7 +75,7 @@ def test_a_mirrored_window_is_a_window_of_the_mirrored_scan(axes):
     )
     found, expected = overview_of(image, start, patch).flip(axes), overview_of(mirrored, other, patch)
     torch.testing.assert_close(found.image, expected.image)
-    torch.testing.assert_close(found.places, expected.places)
+    torch.testing.assert_close(found.offsets, expected.offsets)
 
 
 def test_batches_and_samples(bank):
@@ -122,7 +122,7 @@ def test_prediction_gives_each_window_its_own_place(reading, bank, image):
     expected = [
         cell_offsets(tuple(image.shape[1:]), start, (8, 16, 16), SMALL.cells) for start in volume.tiling.starts[:2]
     ]
-    torch.testing.assert_close(found.places, torch.stack(expected))
+    torch.testing.assert_close(found.offsets, torch.stack(expected))
 
 
 def test_samples_read_the_overview_too(reading, bank, image):

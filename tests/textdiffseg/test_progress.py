@@ -1,6 +1,6 @@
 import pytest
 
-from textdiffseg.progress import Cancelled, ProgressEvent, share_of, step_reporter
+from textdiffseg.progress import Cancelled, ProgressEvent, share_of, share_of_case, step_reporter
 
 
 def test_a_pass_is_a_share_of_the_whole():
@@ -13,6 +13,13 @@ def test_a_pass_is_a_share_of_the_whole():
     of_cases(4, 8)
     assert steps[-1] == (2, 4)
     assert share_of(None, 0, 1) is None
+
+
+def test_the_steps_of_all_cases_are_the_cases():
+    steps = []
+    share_of_case(lambda *step: steps.append(step), 2, 5)(4, 8)
+    assert steps == [(2.5, 5)]
+    assert share_of_case(None, 0, 5) is None
 
 
 def test_steps_are_events_and_may_be_stopped():

@@ -14,19 +14,19 @@ from textdiffseg.files import FileHash, write_atomically
 from textdiffseg.preprocessing.case import IGNORED
 
 ARRAYS = ("image", "labels", "original", "foreground")
-OF_REFERENCE = ("labels", "original")  # each further reference has its own, e.g. `labels_2`
+ARRAYS_OF_REFERENCE = ("labels", "original")  # each reference has its own
 RUN_AGAIN = "Run tds_plan_and_preprocess again."
 CHUNK_VOXELS, BLOCK_VOXELS = 128, 32  # edge lengths; one read decompresses whole blocks
 
 
-def arrays_of(references: int) -> tuple[str, ...]:
+def array_names(references: int) -> tuple[str, ...]:
     """The names of the arrays of a case with this number of references."""
-    return (*ARRAYS, *(of_reference(name, place) for place in range(1, references) for name in OF_REFERENCE))
+    return (*ARRAYS, *(reference_array(name, index) for index in range(1, references) for name in ARRAYS_OF_REFERENCE))
 
 
-def of_reference(name: str, place: int) -> str:
-    """The name of an array of the reference at a place. The first reference is at place 0."""
-    return f"{name}_{place + 1}" if place else name
+def reference_array(name: str, index: int) -> str:
+    """The name of an array of a reference, e.g. `labels_2` of the second one. `index`: of the reference, from 0."""
+    return f"{name}_{index + 1}" if index else name
 
 
 def array_path(cases: Path, case: str, name: str) -> Path:
@@ -55,11 +55,11 @@ class CheckedArray:
     def __getitem__(self, box: EllipsisType | tuple[slice, ...]) -> np.ndarray:
         """The values in a box, one slice per axis."""
         values: np.ndarray = self.array[box]
-        check(self.fault_of(values), self.where)
+        refuse_damaged(self.fault_of(values), self.where)
         return values
 
 
-def check(fault: str | None, where: str) -> None:
+def refuse_damaged(fault: str | None, where: str) -> None:
     """Raise `UserError` if there is a fault of the stored case at `where`."""
     if fault is not None:
         raise UserError(f"{where} is damaged ({fault}). {RUN_AGAIN}")

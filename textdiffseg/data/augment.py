@@ -81,17 +81,17 @@ class Augmentation:
         """
         p_scaling = 0.0 if self.published else P_SCALING
         axes = self.mirror_axes if texted else self.axes_without_text
-        around = MAX_ROTATION_RADIANS if texted and self.keeps_directions else np.pi
-        placement = draw_placement(rng, axes, self.coarse_axis, p_scaling, around)
-        picture, label_map = cut_patch(image, labels, shape, start, self.patch, placement)
-        outside = [picture[channel] == 0 for channel in self.masked]
-        missing = [channel for channel in self.optional if not picture[channel].any()]
+        max_radians = MAX_ROTATION_RADIANS if texted and self.keeps_directions else np.pi
+        placement = draw_placement(rng, axes, self.coarse_axis, p_scaling, max_radians)
+        patch_image, label_map = cut_patch(image, labels, shape, start, self.patch, placement)
+        outside = [patch_image[channel] == 0 for channel in self.masked]
+        missing = [channel for channel in self.optional if not patch_image[channel].any()]
         with seeded(int(rng.integers(2**32))):
-            picture = self.intensity(image=picture)["image"]
+            patch_image = self.intensity(image=patch_image)["image"]
         for channel, where in zip(self.masked, outside, strict=True):
-            picture[channel][where] = 0  # nnU-Net's mask rule: voxels outside the nonzero mask stay 0
-        picture[missing] = 0  # as in prediction, also after noise
-        return picture, label_map, placement
+            patch_image[channel][where] = 0  # nnU-Net's mask rule: voxels outside the nonzero mask stay 0
+        patch_image[missing] = 0  # as in prediction, also after noise
+        return patch_image, label_map, placement
 
 
 def _intensity(published: bool, coarse_axis: int | None) -> "BasicTransform":
@@ -116,18 +116,18 @@ def draw_placement(
     mirror_axes: tuple[int, ...],
     only_about: int | None = None,
     p_scaling: float = P_SCALING,
-    around: float = np.pi,
+    max_radians: float = np.pi,
 ) -> Placement:
     """Draw rotation, scaling and mirroring.
 
-    With `only_about`, the patch is rotated about that axis only, by up to `around` radians, and not scaled along it.
+    With `only_about`, the patch is rotated about that axis only, by up to `max_radians`, and not scaled along it.
     """
     rotated, scaled = rng.random() < P_ROTATION, rng.random() < p_scaling
     angles, scales = np.zeros(3), np.ones(3)
     if rotated and only_about is None:
         angles = rng.uniform(-MAX_ROTATION_RADIANS, MAX_ROTATION_RADIANS, 3)
     elif rotated:
-        angles[only_about] = rng.uniform(-around, around)
+        angles[only_about] = rng.uniform(-max_radians, max_radians)
     if scaled:
         scales = np.where(np.arange(3) == only_about, 1.0, rng.uniform(MIN_SCALE, MAX_SCALE))  # one factor for all axes
     mirrored = tuple(axis for axis in mirror_axes if rng.random() < P_MIRROR)
@@ -144,13 +144,13 @@ def cut_patch(
 ) -> tuple[Tensor, Tensor]:
     """The patch under a spatial transform: image (C, *patch) float32, label map (*patch) int16."""
     if placement.matrix is None:
-        picture, label_map = read_patch(image, labels, shape, start, patch)
+        patch_image, label_map = read_patch(image, labels, shape, start, patch)
     else:
-        picture, label_map = _read_transformed(image, labels, shape, start, patch, placement.matrix)
+        patch_image, label_map = _read_transformed(image, labels, shape, start, patch, placement.matrix)
     if placement.mirrored:
-        picture = picture.flip([axis + 1 for axis in placement.mirrored])
+        patch_image = patch_image.flip([axis + 1 for axis in placement.mirrored])
         label_map = label_map.flip(placement.mirrored)
-    return picture, label_map
+    return patch_image, label_map
 
 
 def read_patch(image: Stored, labels: Stored, shape: Triple, start: Triple, patch: Triple) -> tuple[Tensor, Tensor]:
@@ -158,12 +158,12 @@ def read_patch(image: Stored, labels: Stored, shape: Triple, start: Triple, patc
     ends = [first + size for first, size in zip(start, patch, strict=True)]
     inside = [slice(max(0, first), min(size, end)) for first, size, end in zip(start, shape, ends, strict=True)]
     target = tuple(slice(axis.start - first, axis.stop - first) for axis, first in zip(inside, start, strict=True))
-    picture = np.zeros((image.shape[0], *patch), np.float32)
+    patch_image = np.zeros((image.shape[0], *patch), np.float32)
     label_map = np.zeros(patch, np.int16)
     if all(axis.stop > axis.start for axis in inside):
-        picture[(slice(None), *target)] = image[(slice(None), *inside)]
+        patch_image[(slice(None), *target)] = image[(slice(None), *inside)]
         label_map[target] = labels[tuple(inside)]
-    return torch.from_numpy(picture), torch.from_numpy(label_map)
+    return torch.from_numpy(patch_image), torch.from_numpy(label_map)
 
 
 def _read_transformed(
@@ -176,10 +176,10 @@ def _read_transformed(
     low = np.clip(np.floor(centre - half_extent).astype(int), 0, np.array(shape) - 1)
     high = np.clip(np.ceil(centre + half_extent).astype(int) + 1, low + 1, shape)
     box = tuple(slice(int(first), int(last)) for first, last in zip(low, high, strict=True))
-    picture = torch.from_numpy(np.asarray(image[(slice(None), *box)], dtype=np.float32))
+    patch_image = torch.from_numpy(np.asarray(image[(slice(None), *box)], dtype=np.float32))
     label_map = torch.from_numpy(np.asarray(labels[box], dtype=np.int16))
     grid = _grid(matrix, patch, centre - low, high - low)
-    return _interpolate(picture, label_map, grid)
+    return _interpolate(patch_image, label_map, grid)
 
 
 def _grid(matrix: np.ndarray, patch: Triple, centre: np.ndarray, size: np.ndarray) -> Tensor:
@@ -195,7 +195,7 @@ def _grid(matrix: np.ndarray, patch: Triple, centre: np.ndarray, size: np.ndarra
     return grid
 
 
-def _interpolate(picture: Tensor, label_map: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
+def _interpolate(patch_image: Tensor, label_map: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
     """Linear interpolation of the image and of each label's indicator. The label with the largest indicator wins.
 
     Indicators are 0 outside the box, so background's indicator is computed as 1 minus the sum of all others.
@@ -203,8 +203,8 @@ def _interpolate(picture: Tensor, label_map: Tensor, grid: Tensor) -> tuple[Tens
     lowest = int(label_map.min())  # -1 if some voxels are ignored
     counts = torch.bincount((label_map - lowest).flatten())  # many times faster than torch.unique
     present = [value for value in (counts.nonzero().flatten() + lowest).tolist() if value != 0]
-    channels = len(picture)
-    stacked = torch.cat([picture, _indicators(label_map, present[:MAX_CHANNELS_AT_ONCE])])
+    channels = len(patch_image)
+    stacked = torch.cat([patch_image, _indicators(label_map, present[:MAX_CHANNELS_AT_ONCE])])
     sampled = grid_sample(stacked[None], grid, align_corners=False)[0]
     best = torch.zeros(grid.shape[1:-1])
     total, winner = torch.zeros_like(best), torch.zeros_like(best, dtype=torch.int16)

@@ -12,7 +12,7 @@ from plans.fields import READ_BY_PREPROCESSING
 from plans.layout import PreprocessedFolder
 from plans.plan import Plan
 from plans.planning.spacing import as_option
-from textdiffseg.data.arrays import RUN_AGAIN, array_path, arrays_of, of_reference
+from textdiffseg.data.arrays import RUN_AGAIN, array_names, array_path, reference_array
 from textdiffseg.data.store import StoredCase, open_array_of, open_case, read_record
 from textdiffseg.files import hash_text
 from textdiffseg.progress import StepProgress
@@ -38,8 +38,8 @@ def check_cases(folder: Path, cases: Sequence[str], plan: Plan, progress: StepPr
         for done, (case, _) in enumerate(zip(cases, read, strict=True), start=1):
             try:
                 stored = open_case(folder, case)
-                for place in range(stored.record.references):
-                    open_array_of(stored.folder, stored.record, of_reference("original", place))
+                for index in range(stored.record.references):
+                    open_array_of(stored.folder, stored.record, reference_array("original", index))
                 faults += [(case, line) for line in _misfits(stored, plan)]
             except UserError as error:
                 faults += [(case, line) for line in error.lines]
@@ -57,7 +57,7 @@ def is_complete(folder: Path, case: str, expected_hash: str) -> bool:
     cases = PreprocessedFolder(Path(folder)).cases
     try:
         record = read_record(folder, case)
-        names = arrays_of(record.references)
+        names = array_names(record.references)
         faults = [record.files[name].fault_of(array_path(cases, case, name)) for name in names]
     except (UserError, OSError, KeyError):
         return False

@@ -52,8 +52,8 @@ class _Cases:
 
     def open(self, case: str, plan: Plan, epoch: int, index: int) -> StoredCase:
         """The case of a sample, with the label map of the one reference that the sample learns from."""
-        place = choose_rater(read_record(self.folder, case).references, self.seed, epoch, index)
-        return open_case(self.folder, case, plan, (place,))
+        reference = choose_rater(read_record(self.folder, case).references, self.seed, epoch, index)
+        return open_case(self.folder, case, plan, (reference,))
 
     def overview(self, stored: StoredCase, plan: Plan, start: Triple, placement: Placement) -> Overview | None:
         """The overview of a sample's case, seen from its patch; None if the plan has none.

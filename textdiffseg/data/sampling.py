@@ -33,8 +33,8 @@ def generator(seed: int, epoch: int, index: int) -> np.random.Generator:
 
 def choose_case(cases: int, seed: int, epoch: int, index: int) -> int:
     """The index of a sample's case. Within an epoch, each round over all cases has its own random order."""
-    pass_number, place = divmod(index, cases)
-    return int(Stream.ORDER.numpy(seed, epoch, pass_number).permutation(cases)[place])
+    pass_number, position = divmod(index, cases)
+    return int(Stream.ORDER.numpy(seed, epoch, pass_number).permutation(cases)[position])
 
 
 def reads_text(seed: int, epoch: int, index: int) -> bool:
@@ -61,17 +61,17 @@ def draw_dropped(rng: np.random.Generator, optional: Sequence[int], shown: Seque
         optional: the numbers of the optional channels.
         shown: the numbers of all channels that the sample has.
     """
-    able = [number for number in optional if number in shown]
-    if not able or rng.random() >= CHANNEL_DROPOUT:
+    droppable = [number for number in optional if number in shown]
+    if not droppable or rng.random() >= CHANNEL_DROPOUT:
         return ()
-    dropped = [number for number in able if rng.random() < P_DROP]
+    dropped = [number for number in droppable if rng.random() < P_DROP]
     if len(dropped) == len(shown):
         dropped.remove(rng.choice(dropped))
     return tuple(dropped)
 
 
 def choose_rater(references: int, seed: int, epoch: int, index: int) -> int:
-    """The place of the reference that a sample learns from. All references are equally likely.
+    """The index of the reference that a sample learns from. All references are equally likely.
 
     It has its own random stream, and it is independent of the patch and of the queried labels. So each voxel is
     learned from all raters alike, and all other draws are the same with one reference.
@@ -118,17 +118,17 @@ def candidate_centres(labels: np.ndarray, case: str) -> np.ndarray:
     They are a random sample of up to `MAX_CANDIDATES_PER_LABEL` voxels per label, the same for the same case id. If
     some voxels are ignored, as many of all others are sampled, too, with the label 0.
     """
-    places = np.flatnonzero(labels > 0)
-    values = labels.ravel()[places]
+    indices = np.flatnonzero(labels > 0)
+    values = labels.ravel()[indices]
     order = np.argsort(values, kind="stable")
-    places, values = places[order], values[order]
+    indices, values = indices[order], values[order]
     numbers, starts = np.unique(values, return_index=True)
     rng = np.random.default_rng([len(labels.shape), *case.encode()])
     rows = []
     if labels.min(initial=0) < 0:
         known = _known_voxels(labels.ravel(), rng)
         rows.append(np.column_stack([np.zeros_like(known), *np.unravel_index(known, labels.shape)]))
-    for number, group in zip(numbers, np.split(places, starts)[1:], strict=True):
+    for number, group in zip(numbers, np.split(indices, starts)[1:], strict=True):
         if len(group) > MAX_CANDIDATES_PER_LABEL:
             group = np.sort(rng.choice(group, MAX_CANDIDATES_PER_LABEL, replace=False))
         rows.append(np.column_stack([np.full(len(group), number), *np.unravel_index(group, labels.shape)]))

@@ -35,15 +35,15 @@ from plans.plan import Plan
 from plans.records import Fields, Record, Upgrades
 from textdiffseg.data.arrays import (
     ARRAYS,
-    OF_REFERENCE,
+    ARRAYS_OF_REFERENCE,
     RUN_AGAIN,
     CheckedArray,
     array_path,
-    check,
     image_fault,
     label_fault,
-    of_reference,
     open_array,
+    reference_array,
+    refuse_damaged,
     shape_fault,
     write_array,
 )
@@ -116,8 +116,8 @@ class StoredCase:
     def original_labels(self, reference: int = 0) -> np.ndarray:
         """The label map (D, H, W) of a reference on the file's own grid. `UserError` if it is damaged."""
         where = _where(self.folder, self.record)
-        array = open_array_of(self.folder, self.record, of_reference("original", reference))
-        check(shape_fault("original", array.shape, self.record.transform.original_shape), where)
+        array = open_array_of(self.folder, self.record, reference_array("original", reference))
+        refuse_damaged(shape_fault("original", array.shape, self.record.transform.original_shape), where)
         return CheckedArray(array, partial(label_fault, self.max_label), where)[...]
 
 
@@ -142,11 +142,11 @@ def save_case(
     maps = [labels] if isinstance(labels, np.ndarray) else [*labels]
     originals = [original_labels] if isinstance(original_labels, np.ndarray) else [*original_labels]
     arrays = {"image": image.astype(np.float16)}
-    for place, (label_map, original) in enumerate(zip(maps, originals, strict=True)):
+    for index, (label_map, original) in enumerate(zip(maps, originals, strict=True)):
         integer = np.int8 if original.max(initial=0) < 128 else np.int16
-        arrays[of_reference("labels", place)] = label_map.astype(integer)
-        arrays[of_reference("original", place)] = original.astype(integer)
-        if place == 0:  # the order of the files without several raters
+        arrays[reference_array("labels", index)] = label_map.astype(integer)
+        arrays[reference_array("original", index)] = original.astype(integer)
+        if index == 0:  # the order of the files without several raters
             arrays["foreground"] = np.concatenate([candidate_centres(label_map, record.case) for label_map in maps])
     remove_case(folder.parent, record.case)
     try:
@@ -165,20 +165,20 @@ def open_case(folder: Path, case: str, plan: Plan | None = None, references: Seq
         folder: the folder of the preprocessed data set.
         case: the id of the case.
         plan: limits the label numbers that may be read; None: no limit.
-        references: the places of the references whose label maps are opened; None: all.
+        references: the indices of the references whose label maps are opened; None: all.
     """
     cases = PreprocessedFolder(Path(folder)).cases
     record = read_record(folder, case)
     where = _where(cases, record)
     image = open_array_of(cases, record, "image")
     foreground = open_array_of(cases, record, "foreground")
-    places = range(record.references) if references is None else references
-    names = [of_reference("labels", place) for place in places]
+    indices = range(record.references) if references is None else references
+    names = [reference_array("labels", index) for index in indices]
     label_maps = {name: open_array_of(cases, record, name) for name in names}
-    check(shape_fault("image", image.shape, (image.shape[0], *record.shape)), where)
-    check(shape_fault("foreground", foreground.shape, (foreground.shape[0], 4)), where)
+    refuse_damaged(shape_fault("image", image.shape, (image.shape[0], *record.shape)), where)
+    refuse_damaged(shape_fault("foreground", foreground.shape, (foreground.shape[0], 4)), where)
     for name, array in label_maps.items():
-        check(shape_fault(name, array.shape, record.shape), where)
+        refuse_damaged(shape_fault(name, array.shape, record.shape), where)
     max_label = MAX_LABELS if plan is None else max(map(max, plan.value_numbers))
     fault_of = partial(label_fault, max_label)
     return StoredCase(
@@ -229,8 +229,8 @@ def remove_case(folder: Path, case: str) -> None:
     _record_path(cases, case).unlink(missing_ok=True)
     for name in ARRAYS:
         array_path(cases, case, name).unlink(missing_ok=True)
-    for place in count(1):
-        further = [array_path(cases, case, of_reference(name, place)) for name in OF_REFERENCE]
+    for index in count(1):
+        further = [array_path(cases, case, reference_array(name, index)) for name in ARRAYS_OF_REFERENCE]
         if not any(path.exists() for path in further):
             break
         for path in further:
@@ -243,7 +243,7 @@ def open_array_of(cases: Path, record: CaseRecord, name: str) -> blosc2.NDArray:
     try:
         if name in record.files:
             fault = record.files[name].fault_of(path)
-            check(f"{path.name}: {fault}" if fault else None, _where(cases, record))
+            refuse_damaged(f"{path.name}: {fault}" if fault else None, _where(cases, record))
         return open_array(path)
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(f"{_where(cases, record)} cannot be opened ({error}). {RUN_AGAIN}") from None

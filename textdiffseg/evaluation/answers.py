@@ -74,21 +74,23 @@ def shared_names(manifests: Iterable[PredictedLabels]) -> dict[int, str]:
     for manifest in manifests:
         for name, value in manifest.named.items():
             names.setdefault(value, set()).add(name)
-    agreed = {value: min(found) for value, found in names.items() if len(found) == 1}
-    counts = Counter(normalise(name) for found in names.values() for name in found)
+    agreed = {value: min(candidates) for value, candidates in names.items() if len(candidates) == 1}
+    counts = Counter(normalise(name) for candidates in names.values() for name in candidates)
     return {value: name for value, name in agreed.items() if counts[normalise(name)] == 1}
 
 
 def shared_parts(manifests: Iterable[PredictedLabels]) -> dict[str, tuple[int, ...]]:
     """Label name -> its values, for labels that overlap. Labels whose values differ between manifests are left out."""
-    found: dict[str, set[tuple[int, ...]]] = {}
+    variants: dict[str, set[tuple[int, ...]]] = {}
     for manifest in manifests:
         for name, values in manifest.parts.items():
-            found.setdefault(manifest.means.get(name, name), set()).add(tuple(sorted(values)))
-    return {name: values.pop() for name, values in found.items() if len(values) == 1}
+            variants.setdefault(manifest.means.get(name, name), set()).add(tuple(sorted(values)))
+    return {name: values.pop() for name, values in variants.items() if len(values) == 1}
 
 
-def scored_labels(manifest: PredictedLabels, own: Mapping[str, int], annotated: Sequence[str]) -> ScoredLabels:
+def scored_labels(
+    manifest: PredictedLabels, reference_values: Mapping[str, int], annotated: Sequence[str]
+) -> ScoredLabels:
     """The labels of one prediction that are scored, matched by their names.
 
     A prediction without a manifest is scored on all `annotated` labels. A name that the references do not have may be
@@ -97,25 +99,28 @@ def scored_labels(manifest: PredictedLabels, own: Mapping[str, int], annotated: 
 
     Args:
         manifest: of the prediction.
-        own: name -> value of every label of the references. A prediction may have other values, if its model learned
-            several data sets or if the user gave a file of prompts.
+        reference_values: name -> value of every label of the references. A prediction may have other values, if its
+            model learned several data sets or if the user gave a file of prompts.
         annotated: the names of the labels that are annotated in this case.
     """
     if not manifest.labels:
         return ScoredLabels(tuple(annotated), notes=manifest.notes)
-    spelled = {normalise(name): name for name in own}
-    found = {value: spelled.get(normalise(manifest.means.get(name, name))) for name, value in manifest.labels.items()}
-    free = {value: name for name, value in own.items() if name not in found.values()}
+    spelling = {normalise(name): name for name in reference_values}
+    # Value in the prediction -> name in the references; None: no label of the references has its name.
+    matches = {
+        value: spelling.get(normalise(manifest.means.get(name, name))) for name, value in manifest.labels.items()
+    }
+    unmatched = {value: name for name, value in reference_values.items() if name not in matches.values()}
     notes = list(manifest.notes)
     for name, value in manifest.labels.items():
-        if found[value] is None and value in free:
-            found[value] = free[value]
-            if free[value] != str(value):  # without a dataset.json the label's name is its value
+        if matches[value] is None and value in unmatched:
+            matches[value] = unmatched[value]
+            if unmatched[value] != str(value):  # without a dataset.json the label's name is its value
                 notes.append(
-                    f"{name} is not a label of the references. It is scored as {free[value]}, which has its value."
+                    f"{name} is not a label of the references. It is scored as {unmatched[value]}, which has its value."
                 )
     return ScoredLabels(
-        labels=tuple(name for name in annotated if name in found.values()),
-        values={value: 0 if name is None else own[name] for value, name in found.items()},
+        labels=tuple(name for name in annotated if name in matches.values()),
+        values={value: 0 if name is None else reference_values[name] for value, name in matches.items()},
         notes=tuple(notes),
     )

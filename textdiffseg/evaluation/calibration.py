@@ -54,15 +54,15 @@ def near_foreground(labels: np.ndarray, spacing: Millimetres) -> np.ndarray:
 class SlabSample:
     """A random sample of voxels near the foreground, from slabs of probabilities. It depends on the labels only."""
 
-    def __init__(self, labels: np.ndarray, spacing: Millimetres, classes: int, most: int = MAX_VOXELS):
-        """`labels`: (D, H, W) class numbers; negative voxels are ignored. `classes`: K. `most`: voxels."""
-        places = np.flatnonzero(near_foreground(labels, spacing))
-        most = min(most, MAX_PROBABILITIES // classes)
-        if len(places) > most:
-            places = np.sort(np.random.default_rng(0).choice(places, most, replace=False))
-        self._places, self._plane = places, labels[0].size
-        self._truth = labels.reshape(-1)[places].astype(np.int64)
-        self._p = np.zeros((classes, len(places)), np.float32)
+    def __init__(self, labels: np.ndarray, spacing: Millimetres, classes: int, max_voxels: int = MAX_VOXELS):
+        """`labels`: (D, H, W) class numbers; negative voxels are ignored. `classes`: K. `max_voxels`: of the sample."""
+        indices = np.flatnonzero(near_foreground(labels, spacing))
+        max_voxels = min(max_voxels, MAX_PROBABILITIES // classes)
+        if len(indices) > max_voxels:
+            indices = np.sort(np.random.default_rng(0).choice(indices, max_voxels, replace=False))
+        self._indices, self._plane = indices, labels[0].size
+        self._truth = labels.reshape(-1)[indices].astype(np.int64)
+        self._p = np.zeros((classes, len(indices)), np.float32)
 
     def add(self, first: int, probabilities: np.ndarray, numbers: Sequence[int]) -> None:
         """Add planes of the probabilities of some classes. Classes that are never added get 0.
@@ -73,9 +73,9 @@ class SlabSample:
             numbers: of these classes.
         """
         start, stop = (self._plane * plane for plane in (first, first + probabilities.shape[1]))
-        sampled = slice(*np.searchsorted(self._places, (start, stop)))
+        sampled = slice(*np.searchsorted(self._indices, (start, stop)))
         for number, p in zip(numbers, probabilities, strict=True):
-            self._p[number, sampled] = p.reshape(-1)[self._places[sampled] - start]
+            self._p[number, sampled] = p.reshape(-1)[self._indices[sampled] - start]
 
     def finish(self) -> SampledVoxels:
         """The voxels with K classes."""

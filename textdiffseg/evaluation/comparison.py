@@ -61,30 +61,31 @@ def compare(first: Sequence[CaseScores], second: Sequence[CaseScores], against: 
     Raises:
         UserError: no case has a label that both sets have.
     """
-    ours, theirs = ({case.case: case for case in cases} for cases in (first, second))
-    shared = sorted(ours.keys() & theirs.keys())
+    ours = {case.case: case.labels for case in first}
+    theirs = {case.case: case.labels for case in second}
     names = dict.fromkeys(
-        name for case in first if case.case in theirs for name in case.labels if name in theirs[case.case].labels
+        name for case in first if case.case in theirs for name in case.labels if name in theirs[case.case]
     )
     if not names:
         raise UserError(
             f"--against {against}: its scored labels ({_labels(second)}) are not those of the first segmentations "
             f"({_labels(first)}) in any case. Give segmentations of the same cases and labels."
         )
-    values = {
-        name: [_values(ours[case], theirs[case], name) for case in shared if _both(ours[case], theirs[case], name)]
-        for name in names
-    }
-    by_case = [
-        _means([_values(ours[case], theirs[case], name) for name in names if _both(ours[case], theirs[case], name)])
-        for case in shared
+    # For each case that both sets have: the scores of the labels that both have there.
+    shared = [
+        {
+            name: _pairs_of_label(ours[case][name], theirs[case][name])
+            for name in names
+            if name in ours[case] and name in theirs[case]
+        }
+        for case in sorted(ours.keys() & theirs.keys())
     ]
     return Comparison(
         against=against,
         only_first=tuple(sorted(ours.keys() - theirs.keys())),
         only_second=tuple(sorted(theirs.keys() - ours.keys())),
-        mean=_differences(by_case),
-        labels={name: _differences(pairs) for name, pairs in values.items()},
+        mean=_differences([_means(list(labels.values())) for labels in shared]),
+        labels={name: _differences([labels[name] for labels in shared if name in labels]) for name in names},
     )
 
 
@@ -92,28 +93,22 @@ Pairs = Mapping[str, tuple[float, float]]
 """By score, the values of both sets in one case. Scores that one of them lacks are left out."""
 
 
-def _both(ours: CaseScores, theirs: CaseScores, name: str) -> bool:
-    return name in ours.labels and name in theirs.labels
-
-
-def _values(ours: CaseScores, theirs: CaseScores, name: str) -> Pairs:
-    """The values of one label."""
-    first, second = ours.labels[name], theirs.labels[name]
-    found: dict[str, tuple[float | None, float | None]]
-    found = {score: (_score_against(first, second, score), _score_against(second, first, score)) for score in SCORES}
+def _pairs_of_label(first: LabelScores, second: LabelScores) -> Pairs:
+    """The values of one label in one case."""
+    pairs: dict[str, tuple[float | None, float | None]]
+    pairs = {score: (_score_against(first, second, score), _score_against(second, first, score)) for score in SCORES}
     if first.lesions is not None and second.lesions is not None:
-        found |= {
+        pairs |= {
             score: (getattr(first.lesions, field), getattr(second.lesions, field))
             for score, field in LESION_SCORES.items()
         }
-    return {score: (a, b) for score, (a, b) in found.items() if a is not None and b is not None}
+    return {score: (a, b) for score, (a, b) in pairs.items() if a is not None and b is not None}
 
 
-def _score_against(own: LabelScores, other: LabelScores, score: str) -> float | None:
+def _score_against(scores: LabelScores, other: LabelScores, score: str) -> float | None:
     """A score. It is 1 if a label is rightly absent from a mask, and wrongly present in the other one."""
-    value = getattr(own, score)
-    wrong = score != "hd95" and own.note == BOTH_EMPTY and getattr(other, score) is not None
-    return 1.0 if wrong else value
+    rightly_absent = score != "hd95" and scores.note == BOTH_EMPTY and getattr(other, score) is not None
+    return 1.0 if rightly_absent else getattr(scores, score)
 
 
 def _means(labels: Sequence[Pairs]) -> Pairs:
@@ -124,11 +119,11 @@ def _means(labels: Sequence[Pairs]) -> Pairs:
 
 
 def _differences(cases: Sequence[Pairs]) -> dict[str, Difference]:
-    found = {*SCORES, *(score for case in cases for score in case)}
+    """The difference in each score. Scores of lesions only if a case has them."""
+    lesion_scores = [score for score in LESION_SCORES if any(score in case for case in cases)]
     return {
         score: difference_of(np.array([case[score] for case in cases if score in case]).reshape(-1, 2))
-        for score in (*SCORES, *LESION_SCORES)
-        if score in found
+        for score in (*SCORES, *lesion_scores)
     }
 
 

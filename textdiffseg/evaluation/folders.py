@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from plans.errors import UserError, listed
+from plans.geometry import Millimetres
 from plans.layout import RawFolder
 from plans.names import normalise
 from plans.raw.annotation import Annotation, annotations_of
@@ -20,6 +21,7 @@ from textdiffseg.evaluation.matching import Pair, match_files, shares_of
 from textdiffseg.evaluation.metrics import CaseScores, score_case
 from textdiffseg.evaluation.raters import energy_distances, mean_over_raters, with_distances
 from textdiffseg.evaluation.summary import Summary, summarise
+from textdiffseg.masks import LabelKey
 from textdiffseg.progress import Cancel, OnProgress, followed, never, silent
 
 if TYPE_CHECKING:
@@ -52,43 +54,66 @@ def evaluate_folders(
     """
     from textdiffseg.execution import run_cases
 
-    pairs, notes = match_files(Path(predictions), Path(references), partial_predictions)
-    manifests, foreign = _manifests(pairs)
-    notes += foreign
-    known = read_annotations(Path(references), tuple(pairs), Path(predictions))
-    if known is None:
+    predictions, references = Path(predictions), Path(references)
+    pairs, notes = match_files(predictions, references, partial_predictions)
+    manifests, manifest_notes = _manifests(pairs)
+    notes += manifest_notes
+    labels = read_annotations(references, tuple(pairs), predictions)
+    if labels is None:
         names = shared_names(manifests.values())
         notes.append(_names_note(names))
-        known = _annotations_by_value(pairs, names, shared_parts(manifests.values()), workers)
-    annotations, own = known
-    notes += _labels_beside(Path(predictions), own)
-    scored = {case: scored_labels(manifests[case], own, annotations[case].annotated) for case in pairs}
-    notes += dict.fromkeys(note for one in scored.values() for note in one.notes)
-    if left_out := {name for case in pairs for name in {*annotations[case].annotated} - {*scored[case].labels}}:
-        notes.append(f"Not queried in all predictions, and not scored there: {', '.join(sorted(left_out))}.")
-    if own and not any(one.labels for one in scored.values()):
-        raise UserError(f"No prediction contains a label of the references ({', '.join(own)}). Give their predictions.")
+        labels = _labels_by_value(pairs, names, shared_parts(manifests.values()), workers)
+    notes += _labels_beside(predictions, labels.values)
+    scored = {case: scored_labels(manifests[case], labels.values, labels.annotations[case].annotated) for case in pairs}
+    notes += _notes_on_scored(scored, labels)
     shares = {case: shares_of(pair, manifests[case]) for case, pair in pairs.items() if len(pair.references) > 1}
     if any(shares.values()):
         notes.append("ged2 was measured on the alternatives beside the predictions, weighted by their shares.")
-    tasks = [Task(case, pair, annotations[case], scored[case], shares.get(case, ())) for case, pair in pairs.items()]
-    score = partial(_score_files, tolerance_mm=tolerance_mm, lesions=_lesion_labels(lesions, own))
+    tasks = [
+        Task(case, pair, labels.annotations[case], scored[case], shares.get(case, ())) for case, pair in pairs.items()
+    ]
+    score = partial(_score_files, tolerance_mm=tolerance_mm, lesions=_lesion_labels(lesions, labels.values))
     scores = run_cases(score, tasks, list(pairs), workers)
     cases = followed(scores, "Score the cases", len(tasks), progress, cancel, attrgetter("case"))
     return summarise(tuple(cases), tolerance_mm, notes)
 
 
-def _lesion_labels(chosen: Collection[str] | None, own: Collection[str]) -> frozenset[str]:
-    """The names of the labels whose lesions are scored. `UserError` if the references do not have one of them."""
+@dataclass(frozen=True)
+class ReferenceLabels:
+    """The labels of the references."""
+
+    values: dict[str, int]  # in the files, by name
+    annotations: dict[str, Annotation]  # by case
+
+
+def _notes_on_scored(scored: Mapping[str, ScoredLabels], labels: ReferenceLabels) -> list[str]:
+    """Notes on the labels that are scored in each case. `UserError` if no case has any."""
+    if labels.values and not any(of_case.labels for of_case in scored.values()):
+        names = ", ".join(labels.values)
+        raise UserError(f"No prediction contains a label of the references ({names}). Give their predictions.")
+    notes = list(dict.fromkeys(note for of_case in scored.values() for note in of_case.notes))
+    unqueried = {
+        name for case, of_case in scored.items() for name in {*labels.annotations[case].annotated} - {*of_case.labels}
+    }
+    if unqueried:
+        notes.append(f"Not queried in all predictions, and not scored there: {', '.join(sorted(unqueried))}.")
+    return notes
+
+
+def _lesion_labels(chosen: Collection[str] | None, names: Collection[str]) -> frozenset[str]:
+    """The names of the labels whose lesions are scored. `UserError` if the references do not have one of them.
+
+    `names`: of all labels of the references.
+    """
     if not chosen:
-        return frozenset() if chosen is None else frozenset(own)
-    spelled = {normalise(name): name for name in own}
-    if unknown := [name for name in chosen if normalise(name) not in spelled]:
+        return frozenset() if chosen is None else frozenset(names)
+    spelling = {normalise(name): name for name in names}
+    if unknown := [name for name in chosen if normalise(name) not in spelling]:
         raise UserError(
-            f"--lesions: the references have no label {', '.join(unknown)}. Expected one or more of {', '.join(own)}. "
-            "Write each one in quotes."
+            f"--lesions: the references have no label {', '.join(unknown)}. Expected one or more of "
+            f"{', '.join(names)}. Write each one in quotes."
         )
-    return frozenset(spelled[normalise(name)] for name in chosen)
+    return frozenset(spelling[normalise(name)] for name in chosen)
 
 
 def _names_note(names: Mapping[int, str]) -> str:
@@ -102,16 +127,15 @@ def _names_note(names: Mapping[int, str]) -> str:
     return "There is no dataset.json beside or above the references. So labels are named by their values."
 
 
-def read_annotations(
-    references: Path, cases: Sequence[str], predictions: Path | None = None
-) -> tuple[dict[str, Annotation], dict[str, int]] | None:
-    """The annotation of each case, and name -> value of each label, from `dataset.json`; None without such a file.
+def read_annotations(references: Path, cases: Sequence[str], predictions: Path | None = None) -> ReferenceLabels | None:
+    """The labels of the references, from `dataset.json`; None without such a file.
 
     The file is in the references' folder, in the folder above it, or in the predictions' folder (as nnU-Net writes it).
     """
     folder = (references.parent if references.is_file() else references).resolve()
-    places = [folder, folder.parent, *([] if predictions is None else [predictions])]
-    path = next((path for one in places if (path := RawFolder(one).header).is_file()), None)
+    folders = [folder, folder.parent, *([] if predictions is None else [predictions])]
+    headers = (RawFolder(candidate).header for candidate in folders)
+    path = next((header for header in headers if header.is_file()), None)
     if path is None:
         return None
     header = DatasetHeader.read(path)
@@ -121,13 +145,14 @@ def read_annotations(
     annotations = annotations_of(header, table, cases, elsewhere - set(cases), str(path), faults)
     if faults:
         raise UserError(*faults)
-    return annotations, {label.name: label.value for label in table.labels}
+    return ReferenceLabels({label.name: label.value for label in table.labels}, annotations)
 
 
-def _labels_beside(predictions: Path, own: Mapping[str, int]) -> list[str]:
+def _labels_beside(predictions: Path, reference_values: Mapping[str, int]) -> list[str]:
     """A note if a `dataset.json` beside the predictions has names that the references do not have.
 
-    Raises `UserError` if it gives one of their labels another value.
+    `reference_values`: of the references' labels, by name. Raises `UserError` if the file gives one of them another
+    value.
     """
     path = RawFolder(predictions).header
     if not path.is_file():
@@ -136,11 +161,12 @@ def _labels_beside(predictions: Path, own: Mapping[str, int]) -> list[str]:
         table = labels_of(DatasetHeader.read(path), str(path), [])
     except UserError:  # nothing is read from it
         return []
-    values = {normalise(name): value for name, value in own.items()}
+    values = {normalise(name): value for name, value in reference_values.items()}
     for label in table.labels:
-        if label.value != (value := values.get(normalise(label.name), label.value)):
+        expected = values.get(normalise(label.name), label.value)
+        if label.value != expected:
             raise UserError(
-                f"{path}: {label.name} has the value {label.value}, but {value} in the references' dataset.json. "
+                f"{path}: {label.name} has the value {label.value}, but {expected} in the references' dataset.json. "
                 "Give the predictions the references' values, or remove this file if it is wrong."
             )
     others = [label.name for label in table.labels if normalise(label.name) not in values]
@@ -151,34 +177,32 @@ def _labels_beside(predictions: Path, own: Mapping[str, int]) -> list[str]:
 
 def _manifests(pairs: Mapping[str, Pair]) -> tuple[dict[str, PredictedLabels], list[str]]:
     """The manifest of each prediction, empty if there is none, and a note about JSON files of other programs."""
-    found = {case: PredictedLabels.read_for(pair.prediction) for case, pair in pairs.items()}
-    foreign = listed([f"{case}.json" for case, one in found.items() if one is None])
+    manifests = {case: PredictedLabels.read_for(pair.prediction) for case, pair in pairs.items()}
+    foreign = listed([f"{case}.json" for case, manifest in manifests.items() if manifest is None])
     note = f"tds_predict did not write these JSON files beside predictions, so they were not read: {foreign}."
-    return {case: one or PredictedLabels() for case, one in found.items()}, [note] if foreign else []
+    return {case: manifest or PredictedLabels() for case, manifest in manifests.items()}, [note] if foreign else []
 
 
-def _annotations_by_value(
+def _labels_by_value(
     pairs: Mapping[str, Pair], names: Mapping[int, str], parts: Mapping[str, tuple[int, ...]], workers: int
-) -> tuple[dict[str, Annotation], dict[str, int]]:
-    """What `read_annotations` returns, without a `dataset.json`: all values in the files, with the names if known.
+) -> ReferenceLabels:
+    """The labels of references without a `dataset.json`: all values in the files, with the names if known.
 
     `parts`: the values of each label, if labels overlap.
     """
     values = _label_values([pair.files for pair in pairs.values()], list(pairs), workers)
-    own = {names.get(value, str(value)): value for value in sorted({*values, *names})}
-    meaning: dict[str, int | tuple[int, ...]] = {**own}
+    value_of = {names.get(value, str(value)): value for value in sorted({*values, *names})}
+    all_values_of: dict[str, LabelKey] = {**value_of}
     if parts:
-        meaning = {name: parts.get(name, (value,)) for name, value in own.items()}
-    return dict.fromkeys(pairs, Annotation(values=meaning, annotated=tuple(own))), own
+        all_values_of = {name: parts.get(name, (value,)) for name, value in value_of.items()}
+    annotation = Annotation(values=all_values_of, annotated=tuple(value_of))
+    return ReferenceLabels(value_of, dict.fromkeys(pairs, annotation))
 
 
 def _label_values(files: list[tuple[Path, ...]], cases: list[str], workers: int) -> list[int]:
     from textdiffseg.execution import run_cases
 
-    found: set[int] = set()
-    for values in run_cases(_values_of, files, cases, workers):
-        found |= values
-    return sorted(found - {0})
+    return sorted(set().union(*run_cases(_values_of, files, cases, workers)) - {0})
 
 
 def _values_of(paths: tuple[Path, ...]) -> set[int]:
@@ -205,27 +229,45 @@ class Task:
 
 def _score_files(task: Task, tolerance_mm: float, lesions: Collection[str]) -> CaseScores:
     """The scores of one case. With several references, they are means over the references."""
-    pair, annotation, faults = task.pair, task.annotation, list[str]()
+    maps = _read_case(task)
+    labels = {task.annotation.values[name]: name for name in task.scored.labels}
+    score = partial(score_case, maps.prediction, spacing=maps.spacing, labels=labels, tolerance_mm=tolerance_mm)
+    scores = mean_over_raters([score(reference, case=task.case, lesions=lesions) for reference in maps.references])
+    if not maps.alternatives:
+        return scores
+    return with_distances(scores, energy_distances(maps.alternatives, maps.references, labels, task.shares))
+
+
+@dataclass(frozen=True)
+class CaseMaps:
+    """The label maps (D, H, W) of one case, on one grid and with the values of the references."""
+
+    prediction: np.ndarray
+    references: list[np.ndarray]  # -1 ignored
+    alternatives: list[np.ndarray]  # only with several references, which they are compared with
+    spacing: Millimetres
+
+
+def _read_case(task: Task) -> CaseMaps:
+    """The label maps of a case. `UserError` with a line for each fault: another grid, unknown values."""
+    pair, annotation = task.pair, task.annotation
     predicted, expected = _read(pair.prediction), [_read(path) for path in pair.references]
     grid = Grid(pair.references[0], expected[0].geometry)
-    several = len(expected) > 1 and bool(task.shares)
     prediction = task.scored.translated(grid.array_of(pair.prediction, predicted))
     references = [grid.array_of(path, volume) for path, volume in zip(pair.references, expected, strict=True)]
-    alternatives = pair.alternatives if several else ()
-    samples = [task.scored.translated(grid.array_of(path, _read(path))) for path in alternatives]
-    for path, array in zip((pair.prediction, *alternatives), (prediction, *samples), strict=True):
-        faults += _unknown_values(path, array, annotation, ())
+    paths = pair.alternatives if len(references) > 1 else ()
+    alternatives = [task.scored.translated(grid.array_of(path, _read(path))) for path in paths]
     ignored = () if annotation.ignore is None else (annotation.ignore,)
+    faults: list[str] = []
+    for path, array in zip((pair.prediction, *paths), (prediction, *alternatives), strict=True):
+        faults += _unknown_values(path, array, annotation, ())
     for path, array in zip(pair.references, references, strict=True):
         faults += _unknown_values(path, array, annotation, ignored)
     if faults:
         raise UserError(*faults)
     if ignored:
-        references = [np.where(one == annotation.ignore, -1, one.astype(np.int32)) for one in references]
-    labels = {annotation.values[name]: name for name in task.scored.labels}
-    score = partial(score_case, prediction, spacing=grid.geometry.spacing, labels=labels, tolerance_mm=tolerance_mm)
-    scores = mean_over_raters([score(reference, case=task.case, lesions=lesions) for reference in references])
-    return with_distances(scores, energy_distances(samples, references, labels, task.shares)) if several else scores
+        references = [np.where(labels == annotation.ignore, -1, labels.astype(np.int32)) for labels in references]
+    return CaseMaps(prediction, references, alternatives, grid.geometry.spacing)
 
 
 def _read(path: Path) -> "Volume":

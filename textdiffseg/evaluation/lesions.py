@@ -43,34 +43,40 @@ class LesionScores(Record):
 
 def lesion_scores(predicted: np.ndarray, expected: np.ndarray) -> LesionScores:
     """The lesion scores of two masks (D, H, W) bool on one grid."""
-    (ours, found), (theirs, truth) = components_of(predicted), components_of(expected)
-    own_sizes = np.bincount(ours[predicted], minlength=found + 1)
-    their_sizes = np.bincount(theirs[expected], minlength=truth + 1)
+    predicted_lesions, n_predicted = components_of(predicted)
+    reference_lesions, n_reference = components_of(expected)
+    predicted_sizes = np.bincount(predicted_lesions[predicted], minlength=n_predicted + 1)
+    reference_sizes = np.bincount(reference_lesions[expected], minlength=n_reference + 1)
     common = predicted & expected
-    pairs, shared = np.unique(ours[common].astype(np.int64) * (truth + 1) + theirs[common], return_counts=True)
-    a, b = np.divmod(pairs, truth + 1)
-    sizes = own_sizes[a] + their_sizes[b]
-    matched = _one_to_one(a, b, shared / (sizes - shared))
-    overlap = float((2 * shared[matched] / sizes[matched]).sum())
-    return _scores(overlap, len(matched), found, truth)
+    # One number for each pair of overlapping lesions (a, b), which is faster than unique rows.
+    codes = predicted_lesions[common].astype(np.int64) * (n_reference + 1) + reference_lesions[common]
+    pairs, intersections = np.unique(codes, return_counts=True)
+    a, b = np.divmod(pairs, n_reference + 1)
+    sizes = predicted_sizes[a] + reference_sizes[b]
+    matched = _match(a, b, iou=intersections / (sizes - intersections))
+    sum_of_dice = float((2 * intersections[matched] / sizes[matched]).sum())
+    return _scores(sum_of_dice, len(matched), n_predicted, n_reference)
 
 
-def _one_to_one(a: np.ndarray, b: np.ndarray, iou: np.ndarray) -> list[int]:
-    """The chosen pairs of lesions `a` (N,) and `b` (N,), the largest IoU first."""
-    order = np.lexsort((b, a, -iou))
-    free_a, free_b, chosen = set(a.tolist()), set(b.tolist()), []
-    for pair, one, other in zip(order.tolist(), a[order].tolist(), b[order].tolist(), strict=True):
-        if one in free_a and other in free_b:
-            free_a.remove(one)
-            free_b.remove(other)
-            chosen.append(pair)
-    return chosen
+def _match(a: np.ndarray, b: np.ndarray, iou: np.ndarray) -> list[int]:
+    """The rows of the pairs that match one to one, the largest IoU first.
+
+    `a`: the predicted lesion (N,) of each overlapping pair. `b`: its reference lesion (N,).
+    """
+    unmatched_a, unmatched_b, rows = set(a.tolist()), set(b.tolist()), []
+    for row in np.lexsort((b, a, -iou)).tolist():
+        if a[row] in unmatched_a and b[row] in unmatched_b:
+            unmatched_a.remove(a[row])
+            unmatched_b.remove(b[row])
+            rows.append(row)
+    return rows
 
 
-def _scores(overlap: float, matched: int, predicted: int, reference: int) -> LesionScores:
+def _scores(sum_of_dice: float, matched: int, predicted: int, reference: int) -> LesionScores:
+    """The scores, from the sum over the matched pairs and the numbers of lesions."""
     lesions = predicted + reference - matched
     return LesionScores(
-        dice=overlap / lesions if lesions else None,
+        dice=sum_of_dice / lesions if lesions else None,
         precision=matched / predicted if predicted else None,
         recall=matched / reference if reference else None,
         f1=2 * matched / (predicted + reference) if lesions else None,

@@ -78,8 +78,8 @@ def _references(folder: Path, predictions: Path) -> dict[str, tuple[Path, ...]]:
     """The references of each case. A name that a prediction has, too, is a case of its own."""
     faults: list[str] = []
     files = {case: path.name for case, path in _label_files(folder).items()}
-    own = {split_ending(name)[0] for name in names_in(predictions)}
-    grouped = group_references(folder, files, own, faults)
+    prediction_stems = {split_ending(name)[0] for name in names_in(predictions)}
+    grouped = group_references(folder, files, prediction_stems, faults)
     if faults:
         raise UserError(*faults)
     return {case: tuple(folder / name for name in names) for case, names in grouped.items()}

@@ -21,9 +21,10 @@ from plans.geometry import Millimetres
 from plans.raw.dataset import CaseId
 from plans.records import Record
 from textdiffseg.evaluation.lesions import LesionScores, lesion_scores
+from textdiffseg.evaluation.means import mean_of_defined
 from textdiffseg.evaluation.surfaces import surface_scores
 from textdiffseg.imaging.boxes import joint
-from textdiffseg.masks import mask_of
+from textdiffseg.masks import LabelKey, mask_of, values_of_key
 
 EMPTY_BOX = (slice(0, 0),) * 3  # of a label absent from both masks
 EMPTY_RULE = (
@@ -68,8 +69,7 @@ class CaseScores(Record):
     @property
     def mean_dice(self) -> float | None:
         """Mean Dice over the labels with a defined Dice; `None` if there are none."""
-        values = [scores.dice for scores in self.labels.values() if scores.dice is not None]
-        return float(np.mean(values)) if values else None
+        return mean_of_defined(scores.dice for scores in self.labels.values())
 
 
 def surfaces_available() -> bool:
@@ -87,7 +87,7 @@ def score_case(
     prediction: np.ndarray,
     reference: np.ndarray,
     spacing: Millimetres,
-    labels: Mapping[int | tuple[int, ...], str],
+    labels: Mapping[LabelKey, str],
     tolerance_mm: float = 1.0,
     *,
     case: str = "",
@@ -115,7 +115,7 @@ def score_case(
         raise ValueError(f"prediction {prediction.shape} and reference {reference.shape} must have one shape")
     surfaces = surfaces and surfaces_available()
     millilitres = float(np.prod(spacing)) / 1000.0
-    values_of = {name: key if isinstance(key, tuple) else (key,) for key, name in labels.items()}
+    values_of = {name: values_of_key(key) for key, name in labels.items()}
     all_values = {value for values in values_of.values() for value in values}
     boxes_predicted, boxes_reference = boxes_of(prediction, all_values), boxes_of(reference, all_values)
     scores = {}
@@ -124,9 +124,10 @@ def score_case(
         known = reference[box] >= 0
         predicted = mask_of(prediction[box], values) & known
         reference_mask = mask_of(reference[box], values)
-        score = _score_label(predicted, reference_mask, spacing, tolerance_mm, millilitres, surfaces)
-        found = {"lesions": lesion_scores(predicted, reference_mask)} if name in lesions else {}
-        scores[name] = score.model_copy(update=found)
+        scores[name] = _score_label(predicted, reference_mask, spacing, tolerance_mm, millilitres, surfaces)
+        if name in lesions:
+            of_lesions = lesion_scores(predicted, reference_mask)
+            scores[name] = scores[name].model_copy(update={"lesions": of_lesions})
     return CaseScores(case=case, labels=scores)
 
 
@@ -158,15 +159,15 @@ def boxes_of(array: np.ndarray, values: Collection[int]) -> dict[int, tuple[slic
     """The bounding box of each positive value that occurs in `array`. The array is read once for all values."""
     from scipy.ndimage import find_objects
 
-    positive = {value for value in values if value > 0}
-    if not positive:
+    positive = np.array(sorted({value for value in values if value > 0}))
+    if not len(positive):
         return {}
-    ordered = np.array(sorted(positive))
-    if ordered[-1] > MAX_DIRECT_VALUE:
-        places = np.searchsorted(ordered, array).clip(max=len(ordered) - 1)
-        array = np.where(ordered[places] == array, places + 1, 0)
+    if positive[-1] > MAX_DIRECT_VALUE:
+        rows = np.searchsorted(positive, array).clip(max=len(positive) - 1)
+        numbers = dict(enumerate(positive.tolist(), start=1))  # number in `array` -> value
+        array = np.where(positive[rows] == array, rows + 1, 0)
     else:
-        ordered, array = np.arange(1, ordered[-1] + 1), np.where(array > 0, array, 0)
-    boxes = find_objects(array.astype(np.int32), max_label=len(ordered))
-    found = dict(zip(ordered.tolist(), boxes, strict=True))
-    return {value: box for value, box in found.items() if box is not None and value in positive}
+        numbers = {value: value for value in positive.tolist()}
+        array = np.where(array > 0, array, 0)
+    boxes = find_objects(array.astype(np.int32), max_label=max(numbers))
+    return {value: boxes[number - 1] for number, value in numbers.items() if boxes[number - 1] is not None}

@@ -8,7 +8,7 @@ With samples S, S' of a prediction and references Y, Y' of the same case, each p
 metric, and the distance is then never negative. 1 - Dice is not a metric.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from textdiffseg.evaluation.lesions import mean_over_references
 from textdiffseg.evaluation.means import mean_of_defined
 from textdiffseg.evaluation.metrics import BOTH_EMPTY, CaseScores, LabelScores, boxes_of
 from textdiffseg.imaging.boxes import joint
+from textdiffseg.masks import LabelKey, values_of_key
 from textdiffseg.overlaps import intersections, iou_of
 
 RATER_RULE = (
@@ -43,9 +44,9 @@ def _mean_of(scores: Sequence[LabelScores]) -> LabelScores:
     empty = [score.note == BOTH_EMPTY for score in scores]
     if all(empty):
         return scores[0].model_copy(update={"rater_dice": (None,) * len(scores)})
-    dice = tuple(1.0 if both else score.dice for both, score in zip(empty, scores, strict=True))
+    dice = tuple(1.0 if is_empty else score.dice for is_empty, score in zip(empty, scores, strict=True))
     measured = any(score.nsd is not None for score in scores)
-    nsd = [1.0 if both and measured else score.nsd for both, score in zip(empty, scores, strict=True)]
+    nsd = [1.0 if is_empty and measured else score.nsd for is_empty, score in zip(empty, scores, strict=True)]
     return LabelScores(
         dice=mean_of_defined(dice),
         nsd=mean_of_defined(nsd),
@@ -70,8 +71,8 @@ def _note_of(scores: Sequence[LabelScores]) -> str:
 def with_distances(scores: CaseScores, distances: Mapping[str, float]) -> CaseScores:
     """The scores with the energy distance of each label."""
     labels = {
-        name: one.model_copy(update={"ged2": distances[name]}) if name in distances else one
-        for name, one in scores.labels.items()
+        name: label_scores.model_copy(update={"ged2": distances[name]}) if name in distances else label_scores
+        for name, label_scores in scores.labels.items()
     }
     return scores.model_copy(update={"labels": labels})
 
@@ -79,7 +80,7 @@ def with_distances(scores: CaseScores, distances: Mapping[str, float]) -> CaseSc
 def energy_distances(
     samples: Sequence[np.ndarray],
     references: Sequence[np.ndarray],
-    labels: Mapping[int | tuple[int, ...], str],
+    labels: Mapping[LabelKey, str],
     shares: Sequence[float] | None = None,
 ) -> dict[str, float]:
     """GED^2 of each label that a sample or a reference contains.
@@ -95,22 +96,19 @@ def energy_distances(
     if ignored.any():
         maps = [np.where(ignored, 0, label_map) for label_map in maps]
     weights = np.full(len(samples), 1 / len(samples)) if shares is None else np.asarray(shares)
-    boxes = [boxes_of(label_map, {value for key in labels for value in _values(key)}) for label_map in maps]
-    found = {}
+    boxes = [boxes_of(label_map, {value for key in labels for value in values_of_key(key)}) for label_map in maps]
+    energies = {}
     for key, name in labels.items():
-        box = joint(of_map.get(value) for of_map in boxes for value in _values(key))
+        box = joint(boxes_of_map.get(value) for boxes_of_map in boxes for value in values_of_key(key))
         if box is not None:
-            counts = intersections([label_map[box] for label_map in maps], _values(key))
-            found[name] = energy_distance(1 - iou_of(counts), weights)
-    return found
+            counts = intersections([label_map[box] for label_map in maps], values_of_key(key))
+            energies[name] = energy_distance(1 - iou_of(counts), weights)
+    return energies
 
 
 def energy_distance(distances: np.ndarray, shares: np.ndarray) -> float:
     """GED^2, from the distances (S + R, S + R) of S samples with their shares, followed by R references."""
     count = len(shares)
-    own, cross, theirs = distances[:count, :count], distances[:count, count:], distances[count:, count:]
-    return float(2 * (shares @ cross).mean() - shares @ own @ shares - theirs.mean())
-
-
-def _values(key: int | tuple[int, ...]) -> Collection[int]:
-    return key if isinstance(key, tuple) else (key,)
+    between_samples, to_references = distances[:count, :count], distances[:count, count:]
+    between_references = distances[count:, count:]
+    return float(2 * (shares @ to_references).mean() - shares @ between_samples @ shares - between_references.mean())

@@ -147,7 +147,7 @@ def to_csv(summary: Summary) -> str:
     writer.writerow(("case", "label", *columns, *lesions))
     for case in summary.cases:
         for name, scores in case.labels.items():
-            more = (getattr(scores.lesions, field, None) for field in lesions.values())
+            lesion_scores = (getattr(scores.lesions, field, None) for field in lesions.values())
             texts = spreadsheet_text(case.case), spreadsheet_text(name)
-            writer.writerow((*texts, *(getattr(scores, field) for field in columns.values()), *more))
+            writer.writerow((*texts, *(getattr(scores, field) for field in columns.values()), *lesion_scores))
     return text.getvalue()

@@ -39,13 +39,13 @@ class Surface:
     """The surface elements of a mask. They lie on the grid of the corners between voxels."""
 
     grid: Triple  # corners along each axis: one more than voxels
-    places: np.ndarray  # (N,) flat positions in the grid, ascending
+    indices: np.ndarray  # (N,) flat indices in the grid, ascending
     codes: np.ndarray  # (N,) uint8; the eight voxels around the corner, as `corner_codes` has them
 
     @cached_property
     def points(self) -> np.ndarray:
         """The positions (N, 3) in the grid."""
-        return np.stack(np.unravel_index(self.places, self.grid), 1)
+        return np.stack(np.unravel_index(self.indices, self.grid), 1)
 
 
 def surface_scores(
@@ -61,14 +61,14 @@ def surface_scores(
     """
     areas = element_areas(spacing)
     first, second = surface_of(predicted), surface_of(expected)
-    whole, within, percentiles = 0.0, 0.0, []
-    for here, there in ((first, second), (second, first)):
-        found = nearest_distances(here, there, areas, spacing, tolerance_mm)
-        distances, area = area_by_distance(found, here.codes, areas)
-        whole += area.sum()
-        within += area[distances <= tolerance_mm].sum()
+    total_area, area_within, percentiles = 0.0, 0.0, []
+    for source, target in ((first, second), (second, first)):
+        to_target = nearest_distances(source, target, areas, spacing, tolerance_mm)
+        distances, area = area_by_distance(to_target, source.codes, areas)
+        total_area += area.sum()
+        area_within += area[distances <= tolerance_mm].sum()
         percentiles.append(percentile_of(distances, area))
-    return float(within / whole), max(percentiles)
+    return float(area_within / total_area), max(percentiles)
 
 
 def element_areas(spacing: Millimetres) -> np.ndarray:
@@ -87,16 +87,16 @@ def corner_codes(mask: np.ndarray) -> np.ndarray:
     codes = np.zeros([size + 1 for size in mask.shape], np.uint8)
     bits = np.ascontiguousarray(mask).view(np.uint8)
     for bit, offset in enumerate(np.ndindex(2, 2, 2)):
-        place = tuple(slice(first, first + size) for first, size in zip(offset, mask.shape, strict=True))
-        codes[place] |= bits << np.uint8(bit)
+        corners = tuple(slice(first, first + size) for first, size in zip(offset, mask.shape, strict=True))
+        codes[corners] |= bits << np.uint8(bit)
     return codes
 
 
 def surface_of(mask: np.ndarray) -> Surface:
     """The surface elements of a mask (D, H, W) bool."""
     codes = corner_codes(mask)
-    places = np.flatnonzero(codes - np.uint8(1) < 254)  # neither 0 nor 255
-    return Surface(triple(codes.shape), places, codes.reshape(-1)[places])
+    indices = np.flatnonzero(codes - np.uint8(1) < 254)  # neither 0 nor 255
+    return Surface(triple(codes.shape), indices, codes.reshape(-1)[indices])
 
 
 def area_by_distance(distances: np.ndarray, codes: np.ndarray, areas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -110,69 +110,73 @@ def area_by_distance(distances: np.ndarray, codes: np.ndarray, areas: np.ndarray
     different = np.unique(distances)
     area = np.zeros(len(different))
     for block in _blocks(len(distances)):
-        places = np.searchsorted(different, distances[block])
-        area += np.bincount(places, areas[codes[block]], minlength=len(different))
+        rows = np.searchsorted(different, distances[block])
+        area += np.bincount(rows, areas[codes[block]], minlength=len(different))
     return different, area
 
 
 def percentile_of(distances: np.ndarray, area: np.ndarray) -> float:
     """The smallest of the distances (M,) within which `PERCENTILE` of the area (M,) lies."""
     within = area.cumsum()
-    place = int(np.searchsorted(within / within[-1], PERCENTILE))
-    return float(distances[min(place, len(distances) - 1)])
+    row = int(np.searchsorted(within / within[-1], PERCENTILE))
+    return float(distances[min(row, len(distances) - 1)])
 
 
 def nearest_distances(
-    here: Surface, there: Surface, areas: np.ndarray, spacing: Millimetres, tolerance_mm: float
+    source: Surface, target: Surface, areas: np.ndarray, spacing: Millimetres, tolerance_mm: float
 ) -> np.ndarray:
-    """The distance (N,) in mm from each element of `here` to the nearest one of `there`.
+    """The distance (N,) in mm from each element of `source` to the nearest one of `target`.
 
     It is infinite for elements farther than `NEAR_VOXELS` voxels, if neither NSD nor HD95 depends on their distances.
     `areas` (256,) are those of the codes.
     """
     from scipy.spatial import cKDTree
 
-    voxels, step = float(np.prod(here.grid)), np.array(spacing)
-    if max(len(here.places), len(there.places)) > MAX_TREE_SHARE * voxels:
-        return _transformed(here, there, step)
-    distances = np.full(len(here.places), np.inf)
-    distances[np.isin(here.places, there.places, assume_unique=True, kind="sort")] = 0.0
-    near, tree = NEAR_VOXELS * float(step.max()), cKDTree(there.points * step)
-    _search(tree, here, there, step, distances, near)
-    own = areas[here.codes]
-    known = own[np.isfinite(distances)].sum() / own.sum()
+    voxels, step = float(np.prod(source.grid)), np.array(spacing)
+    if max(len(source.indices), len(target.indices)) > MAX_TREE_SHARE * voxels:
+        return _transformed(source, target, step)
+    distances = np.full(len(source.indices), np.inf)
+    distances[np.isin(source.indices, target.indices, assume_unique=True, kind="sort")] = 0.0
+    near, tree = NEAR_VOXELS * float(step.max()), cKDTree(target.points * step)
+    _search(tree, source, target, step, distances, near)
+    area = areas[source.codes]
+    known = area[np.isfinite(distances)].sum() / area.sum()
     if tolerance_mm < 0.99 * near and known > PERCENTILE + 1e-6:  # both margins: rounding
         return distances
-    if np.count_nonzero(np.isinf(distances)) * float(len(there.places)) > MAX_FAR_PAIRS * voxels:
-        return _transformed(here, there, step)
-    _search(tree, here, there, step, distances, np.inf)
+    if np.count_nonzero(np.isinf(distances)) * float(len(target.indices)) > MAX_FAR_PAIRS * voxels:
+        return _transformed(source, target, step)
+    _search(tree, source, target, step, distances, np.inf)
     return distances
 
 
-def _search(tree: Any, here: Surface, there: Surface, step: np.ndarray, distances: np.ndarray, most_mm: float) -> None:
-    """Fill in the distances that are infinite and at most `most_mm`, from the k-d tree of `there`."""
+def _search(
+    tree: Any, source: Surface, target: Surface, step: np.ndarray, distances: np.ndarray, most_mm: float
+) -> None:
+    """Fill in the distances that are infinite and at most `most_mm`, from the k-d tree of `target`."""
     unknown = np.flatnonzero(np.isinf(distances))
-    for part in _blocks(len(unknown)):
-        searched = here.points[unknown[part]]
+    for block in _blocks(len(unknown)):
+        searched = source.points[unknown[block]]
         _, nearest = tree.query(searched * step, distance_upper_bound=most_mm)
-        found = nearest < len(there.places)  # scipy's mark of elements without a neighbour is the number of elements
-        steps = searched[found] - there.points[nearest[found]]
-        distances[unknown[part][found]] = _lengths(steps, step)
+        has_neighbour = nearest < len(
+            target.indices
+        )  # scipy's mark of elements without a neighbour is the number of elements
+        steps = searched[has_neighbour] - target.points[nearest[has_neighbour]]
+        distances[unknown[block][has_neighbour]] = _lengths(steps, step)
 
 
-def _transformed(here: Surface, there: Surface, step: np.ndarray) -> np.ndarray:
+def _transformed(source: Surface, target: Surface, step: np.ndarray) -> np.ndarray:
     """The distances from the nearest element of every corner of the grid."""
     from scipy.ndimage import distance_transform_edt
 
-    outside = np.ones(here.grid, bool)
-    outside.reshape(-1)[there.places] = False
+    outside = np.ones(source.grid, bool)
+    outside.reshape(-1)[target.indices] = False
     nearest = distance_transform_edt(outside, sampling=step, return_distances=False, return_indices=True)
     nearest = nearest.reshape(3, -1)
-    distances = np.empty(len(here.places))
-    for block in _blocks(len(here.places)):
-        places = here.places[block]
-        points = np.stack(np.unravel_index(places, here.grid), 1)
-        distances[block] = _lengths(points - nearest[:, places].T, step)
+    distances = np.empty(len(source.indices))
+    for block in _blocks(len(source.indices)):
+        indices = source.indices[block]
+        points = np.stack(np.unravel_index(indices, source.grid), 1)
+        distances[block] = _lengths(points - nearest[:, indices].T, step)
     return distances
 
 

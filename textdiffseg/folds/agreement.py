@@ -46,10 +46,10 @@ def _check_agreement(folds: Sequence[FoldFolder], plans: Sequence[Plan]) -> None
             )
 
 
-def differences(one: Plan, other: Plan) -> list[str]:
+def differences(first: Plan, second: Plan) -> list[str]:
     """The fields of two plans that differ in more than training."""
     excluded = dict.fromkeys(ONLY_TRAINING, True) | {"diffusion": {"share"}}
-    ours, theirs = (plan.model_dump(exclude=excluded) for plan in (one, other))
+    ours, theirs = (plan.model_dump(exclude=excluded) for plan in (first, second))
     return [name for name in ours if ours[name] != theirs[name]]
 
 

@@ -12,8 +12,8 @@ from plans.layout import CHECKPOINTS, Checkpoint, FoldFolder
 from plans.raw.dataset import CaseId
 from plans.records import Record, Upgrades
 from textdiffseg.files import hash_text, write_record
-from textdiffseg.folds.position import POSITION_KEY, parse_position
-from textdiffseg.folds.weights import hash_weights, read_metadata
+from textdiffseg.folds.position import noted_position
+from textdiffseg.folds.weights import hash_weights
 
 
 class FoldCases(Record):
@@ -108,6 +108,5 @@ def listed_hash(fold: FoldFolder) -> str | None:
 
 def cases_of(fold: FoldFolder, which: str) -> str | None:
     """The hash of the cases that a checkpoint was trained on; None if it has none."""
-    path = fold.checkpoint(which)
-    metadata = read_metadata(path) if path.is_file() else {}
-    return parse_position(path, metadata).cases if POSITION_KEY in metadata else None
+    position = noted_position(fold, which)
+    return None if position is None else position.cases

@@ -18,6 +18,8 @@ from textdiffseg.evaluation.summary import Summary
 from textdiffseg.folds.cases import read_cases, write_cases
 from textdiffseg.folds.state import is_validated
 
+_RESTART = "To train it on the present ones: tds_train --restart."
+
 
 def contents_of(folder: Path, cases: Iterable[str]) -> dict[str, str]:
     """The hash of each stored case in `folder`/cases."""
@@ -48,13 +50,13 @@ def own_scores(fold: FoldFolder) -> Summary | None:
 
 def changed_validation(fold: FoldFolder) -> tuple[str, ...]:
     """The validation cases that were changed since they were scored."""
-    cases, stored = read_cases(fold), _Stored.of(fold)
+    cases, stored = read_cases(fold), _StoredCases.of(fold)
     return () if cases is None or stored is None else stored.changed(cases.scored)
 
 
 def changes(fold: FoldFolder) -> Iterator[str]:
     """What was changed since a fold was trained and validated, a sentence each."""
-    cases, stored = read_cases(fold), _Stored.of(fold)
+    cases, stored = read_cases(fold), _StoredCases.of(fold)
     if cases is None or stored is None:
         return
     splits = stored.source.splits
@@ -64,9 +66,6 @@ def changes(fold: FoldFolder) -> Iterator[str]:
         yield f"{fold.path}: changed since its training: {listed(changed)}. {_RESTART}"
     if changed := stored.changed(cases.scored):
         yield f"{fold.path}: changed since its validation: {listed(changed)}. To score them again: tds_train --val."
-
-
-_RESTART = "To train it on the present ones: tds_train --restart."
 
 
 def has_other_split(fold: FoldFolder, source: PreprocessedFolder) -> bool:
@@ -81,14 +80,14 @@ def has_other_split(fold: FoldFolder, source: PreprocessedFolder) -> bool:
 
 
 @dataclass(frozen=True)
-class _Stored:
+class _StoredCases:
     """The stored cases of a fold's data set, and the settings of its plan, with which they were preprocessed."""
 
     source: PreprocessedFolder
     settings: dict[str, str]
 
     @classmethod
-    def of(cls, fold: FoldFolder) -> "_Stored | None":
+    def of(cls, fold: FoldFolder) -> "_StoredCases | None":
         """None if the fold does not lie below a root."""
         root = root_of(fold)
         if root is None or not fold.plan.is_file():

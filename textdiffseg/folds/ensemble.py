@@ -92,20 +92,26 @@ def chosen_folds(
 
 def _finished(folds: Sequence[FoldFolder], named: bool) -> list[FoldFolder]:
     """The finished folds. Raises `UserError` if there is none, or if a `named` fold is not finished."""
-    reasons = {fold.name: why for fold in folds if (why := why_unfinished(fold))}
-    finished = [fold for fold in folds if fold.name not in reasons]
-    if reasons and (named or not finished):
-        commands = ", ".join(train_command(fold) for fold in folds if fold.name in reasons)
-        reason = "" if named else "No fold is finished: "
+    unfinished = _unfinished(folds)
+    finished = [fold for fold in folds if fold not in unfinished]
+    if unfinished and (named or not finished):
+        commands = ", ".join(map(train_command, unfinished))
+        none = "" if named else "No fold is finished: "
         raise UserError(
-            f"{reason}{_in_words(reasons)}. Train to the end ({commands}), or predict with unfinished folds: "
+            f"{none}{_in_words(unfinished)}. Train to the end ({commands}), or predict with unfinished folds: "
             "--include-unfinished."
         )
     return finished
 
 
-def _in_words(reasons: Mapping[str, str]) -> str:
-    return "; ".join(f"fold {name} {why}" for name, why in reasons.items())
+def _unfinished(folds: Iterable[FoldFolder]) -> dict[FoldFolder, str]:
+    """The folds that are not finished, each with the reason."""
+    reasons = {fold: why_unfinished(fold) for fold in folds}
+    return {fold: reason for fold, reason in reasons.items() if reason is not None}
+
+
+def _in_words(unfinished: Mapping[FoldFolder, str]) -> str:
+    return "; ".join(f"fold {fold.name} {reason}" for fold, reason in unfinished.items())
 
 
 def load_ensemble(
@@ -124,9 +130,9 @@ def load_ensemble(
         raise UserError("No model was given: give the folder of at least one.")
     folds, notes = list[FoldFolder](), list[str]()
     for folder in folders:
-        own = chosen_folds(folder, names, checkpoint, include_unfinished)
-        folds += own
-        notes += _left_out(folder, own, names)
+        chosen = chosen_folds(folder, names, checkpoint, include_unfinished)
+        folds += chosen
+        notes += _left_out(folder, chosen, names)
     ensemble = ensemble_of(folds, checkpoint, device, tuple(notes))
     return ensemble if len(folders) > 1 else replace(ensemble, folders=folders)  # it may be the folder of one fold
 
@@ -179,19 +185,22 @@ def _name(fold: FoldFolder, several: bool) -> str:
 
 
 def _left_out(folder: Path, folds: Sequence[FoldFolder], names: Sequence[str] | None) -> Iterator[str]:
-    """Notes on unfinished folds, used or not."""
-    used = {fold.name: why for fold in folds if (why := why_unfinished(fold))}
-    others = [] if names or is_fold(folder) else [*folds_with_checkpoint(folder), *started_folds(folder)]
+    """Notes on unfinished folds, used or not, and on folds with another name. `names`: those that the user chose."""
+    used = _unfinished(folds)
     if used:
         yield f"Note: {_in_words(used)}: the masks are those of an unfinished model."
-    others_named = [] if names else [path for path in folder.glob(f"{FOLD}*") if not FOLD_NAME.fullmatch(path.name)]
-    if strays := sorted(path.name for path in others_named if is_trained(FoldFolder(path))):
-        yield f"Left out: {listed(strays)}: not the name of a fold. Rename the folder, or move it away."
-    unused = {fold: why for fold in others if fold not in folds and (why := why_unfinished(fold))}
+    if names:
+        return
+    misnamed = [path for path in folder.glob(f"{FOLD}*") if not FOLD_NAME.fullmatch(path.name)]
+    trained = sorted(path.name for path in misnamed if is_trained(FoldFolder(path)))
+    if trained:
+        yield f"Left out: {listed(trained)}: not the name of a fold. Rename the folder, or move it away."
+    others = [] if is_fold(folder) else [*folds_with_checkpoint(folder), *started_folds(folder)]
+    unused = _unfinished(fold for fold in others if fold not in folds)
     if unused:
         usable = any(map(is_trained, unused))
         advice = "To use it: --include-unfinished" if usable else f"To train it: {train_command(next(iter(unused)))}"
-        yield f"Left out: {_in_words({fold.name: why for fold, why in unused.items()})}. {advice}."
+        yield f"Left out: {_in_words(unused)}. {advice}."
 
 
 def _without_choice(

@@ -22,13 +22,13 @@ def load_low(
     If the user chose folds, only these are loaded, as another fold may have been trained on the validation cases.
     """
     own_fold = is_fold(full.folder)
-    own = Path(os.path.abspath(full.folder))  # `.` has no name
-    folder = low_model(own.parent if own_fold else own)
+    full_folder = Path(os.path.abspath(full.folder))  # `.` has no name
+    folder = low_model(full_folder.parent if own_fold else full_folder)
     trained = [fold.name for fold in folds_with_checkpoint(folder)]
     if full.plan.resolution == "low" or not trained:
         return None, ()
     if names or own_fold:
-        wanted = sorted({*names}) if names else [FoldFolder(own).name]
+        wanted = sorted({*names}) if names else [FoldFolder(full_folder).name]
         chosen = [name for name in wanted if name in trained]
         if not chosen:
             return None, (f"Low resolution is not used: {folder} has no fold {', '.join(wanted)}.",)

@@ -206,7 +206,7 @@ def import_model(package: Path, folder: Path) -> Package:
         raise UserError(f"{folder} exists already. Move it away, or choose another folder with -o.")
     sweep([folder.parent])
     temporary = folder.with_name(temporary_name(folder.name))
-    made = not folder.parent.exists()
+    parent_is_new = not folder.parent.exists()
     try:
         with naming(folder), zip_faults_as_damage(), zipfile.ZipFile(package) as archive:
             for name, expected in manifest.files.items():
@@ -222,7 +222,7 @@ def import_model(package: Path, folder: Path) -> Package:
         raise UserError(f"{package} is damaged ({error}). {COPY_AGAIN}") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        if made and not folder.exists():
+        if parent_is_new and not folder.exists():
             with suppress(OSError):  # it was not made
                 folder.parent.rmdir()
     return manifest

@@ -124,12 +124,17 @@ def parse_position(path: Path, metadata: dict[str, str]) -> TrainingPosition:
     return TrainingPosition.parse_json(metadata.get(POSITION_KEY, "null"), f"{path}, metadata")
 
 
+def noted_position(fold: FoldFolder, which: str) -> TrainingPosition | None:
+    """The position that a checkpoint notes; None if it is missing, or of a version or program that notes none."""
+    path = fold.checkpoint(which)
+    metadata = read_metadata(path) if path.is_file() else {}
+    return parse_position(path, metadata) if POSITION_KEY in metadata else None
+
+
 def refuse_other_plan(fold: FoldFolder, checkpoint: str) -> None:
     """Raise `UserError` if plan.json was changed since the training of a checkpoint, by accident or by hand."""
-    path = fold.checkpoint(checkpoint)
-    metadata = read_metadata(path) if path.is_file() else {}
-    trained = parse_position(path, metadata).plan if POSITION_KEY in metadata else None
-    if trained is not None and trained != hash_files([fold.plan]):
+    position = noted_position(fold, checkpoint)
+    if position is not None and position.plan is not None and position.plan != hash_files([fold.plan]):
         raise UserError(
             f"{fold.plan} is not the plan that this fold was trained with. Copy the fold again, or put its plan back."
         )

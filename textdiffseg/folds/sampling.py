@@ -195,25 +195,7 @@ def pool(choices: Sequence[Sampling], axes: int) -> Sampling:
     tables = [{row.key: row for row in choice.table} for choice in choices]
     common = [key for key in tables[0] if all(key in table for table in tables)]
     weights = [choice.cases for choice in choices]
-    rows = []
-    for key in common:
-        measured = [table[key] for table in tables]
-        scored = [
-            (weight, row.dice, row.seconds)
-            for weight, row in zip(weights, measured, strict=True)
-            if weight and row.dice is not None
-        ]
-        total = sum(weight for weight, _, _ in scored)
-        steps, samples, mirroring = key
-        rows.append(
-            Trial(
-                steps=steps,
-                samples=samples,
-                mirroring=mirroring,
-                dice=sum(weight * dice for weight, dice, _ in scored) / total if total else None,
-                seconds=sum(weight * seconds for weight, _, seconds in scored) / total if total else 0.0,
-            )
-        )
+    rows = [_averaged([table[key] for table in tables], weights) for key in common]
     if not rows:
         return choices[0]
     row = choose(rows, axes)
@@ -222,9 +204,18 @@ def pool(choices: Sequence[Sampling], axes: int) -> Sampling:
     )
 
 
-def read_sampling(fold: FoldFolder, checkpoint: str = "best") -> Sampling:
-    """Validation's choice for a fold's checkpoint, else `plain_sampling`."""
-    return chosen_sampling(fold, checkpoint) or plain_sampling(Plan.read(fold.plan))
+def _averaged(rows: Sequence[Trial], weights: Sequence[int]) -> Trial:
+    """The mean of the folds' rows of one setting. Folds without a weight or a Dice do not count."""
+    scored = [(row, weight) for row, weight in zip(rows, weights, strict=True) if weight and row.dice is not None]
+    total = sum(weight for _, weight in scored)
+    dice = sum(weight * (row.dice or 0.0) for row, weight in scored) / total if total else None
+    seconds = sum(weight * row.seconds for row, weight in scored) / total if total else 0.0
+    return rows[0].model_copy(update={"dice": dice, "seconds": seconds})
+
+
+def read_sampling(fold: FoldFolder) -> Sampling:
+    """Validation's choice for a fold's best checkpoint, else `plain_sampling`."""
+    return chosen_sampling(fold, "best") or plain_sampling(Plan.read(fold.plan))
 
 
 def chosen_sampling(fold: FoldFolder, checkpoint: str) -> Sampling | None:

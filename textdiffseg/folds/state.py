@@ -15,8 +15,8 @@ from plans.plan import Plan
 from plans.records import Record, Upgrades
 from textdiffseg.files import write_record
 from textdiffseg.folds.lock import is_held
-from textdiffseg.folds.position import POSITION_KEY, TrainingPosition, parse_position, read_position
-from textdiffseg.folds.weights import hash_weights, read_metadata
+from textdiffseg.folds.position import TrainingPosition, noted_position, read_position
+from textdiffseg.folds.weights import hash_weights
 
 
 class Validated(Record):
@@ -39,14 +39,11 @@ def position_of(fold: FoldFolder) -> TrainingPosition | None:
 
     None: no checkpoint notes one, or only a best one of an older version, which does not say whether its run has ended.
     """
-    for which in ("latest", "best"):
-        path = fold.checkpoint(which)
-        metadata = read_metadata(path) if path.is_file() else {}
-        if POSITION_KEY in metadata:
-            position = parse_position(path, metadata)
-            old = which == "best" and position.cases is None
-            return None if old else position
-    return None
+    latest = noted_position(fold, "latest")
+    if latest is not None:
+        return latest
+    best = noted_position(fold, "best")
+    return None if best is None or best.cases is None else best
 
 
 def why_unfinished(fold: FoldFolder) -> str | None:

@@ -49,18 +49,18 @@ def most_probable(probabilities: Classes, matrices: Matrices) -> np.ndarray:
     """
     least = (1 - MAX_ROUNDING) / len(probabilities)
     winner = np.zeros(_shape_to(probabilities, matrices), dtype=np.int16)
-    found = [
+    footprints = [
         (number, footprint)
         for number in range(1, len(probabilities))
         for footprint in footprints_of(matrices, probabilities[number] >= least)
     ]
-    box = joint(footprint.target for _, footprint in found)
+    box = joint(footprint.target for _, footprint in footprints)
     if box is None:
         return winner
     first = reading(matrices, box)
     best = np.zeros(winner.shape, dtype=np.float32)
     best[box] = first.interpolate(probabilities[0][first.source])
-    for number, footprint in found:
+    for number, footprint in footprints:
         value = footprint.interpolate(probabilities[number][footprint.source])
         winner[footprint.target][value > best[footprint.target]] = number
         np.maximum(best[footprint.target], value, out=best[footprint.target])

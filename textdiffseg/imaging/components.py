@@ -10,8 +10,8 @@ def components_of(mask: np.ndarray) -> tuple[np.ndarray, int]:
     """
     import cc3d
 
-    found, count = cc3d.connected_components(np.ascontiguousarray(mask), connectivity=26, return_N=True)
-    return found, int(count)
+    components, count = cc3d.connected_components(np.ascontiguousarray(mask), connectivity=26, return_N=True)
+    return components, int(count)
 
 
 def component_sizes(components: np.ndarray, count: int, where: np.ndarray | None = None) -> np.ndarray:

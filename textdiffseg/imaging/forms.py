@@ -67,8 +67,8 @@ class NiftiForms(Record):
         header = Nifti1Header()
         header["dim"][:4] = 3, 1, 1, 1
         self.write_into(header)
-        found = next((form for form in (_sform(header), _qform(header)) if form is not None), None)
-        affine = RAS_TO_LPS @ (header.get_base_affine() if found is None else found)
+        chosen = next((form for form in (_sform(header), _qform(header)) if form is not None), None)
+        affine = RAS_TO_LPS @ (header.get_base_affine() if chosen is None else chosen)
         affine[:3] *= _UNITS.get(self.units, 1.0)
         return affine
 
@@ -176,11 +176,11 @@ def _is_other_spacing(affine: np.ndarray, pixdim: np.ndarray) -> bool:
     )
 
 
-def _apart(one: np.ndarray, other: np.ndarray, shape: tuple[int, int, int]) -> float:
+def _apart(first: np.ndarray, second: np.ndarray, shape: tuple[int, int, int]) -> float:
     """The largest distance between the corners of two grids, in voxels of the first."""
     corners = np.array([[i, j, k, 1] for i in (0, 1) for j in (0, 1) for k in (0, 1)], dtype=float)
     corners[:, :3] *= np.array(shape) - 1
-    return float(np.abs(np.linalg.solve(one, (other - one) @ corners.T)[:3]).max())
+    return float(np.abs(np.linalg.solve(first, (second - first) @ corners.T)[:3]).max())
 
 
 def _exact(affine: np.ndarray, pixdim: np.ndarray) -> np.ndarray:

@@ -55,7 +55,7 @@ def niivue_widget(scan: Volume, labels: np.ndarray, names: Mapping[int, str], ho
 
 def colours(names: Mapping[int, str]) -> dict[str, list[Any]]:
     """NiiVue's table of colours: red, green, blue and alpha (0..255) of background and of each label value."""
-    rows = np.array([(0, 0, 0), *(label_colour(place) for place in range(len(names)))])
+    rows = np.array([(0, 0, 0), *(label_colour(position) for position in range(len(names)))])
     red, green, blue = (255 * rows).round().astype(int).T.tolist()
     alpha = [0, *[255] * len(names)]
     return {"R": red, "G": green, "B": blue, "A": alpha, "I": [0, *names], "labels": ["", *names.values()]}

@@ -74,12 +74,12 @@ def middle(masks: np.ndarray) -> tuple[int, int, int]:
     if not counts[0].any():
         d, h, w = (size // 2 for size in masks.shape)
         return d, h, w
-    places = []
+    positions = []
     for count in counts:
         centre = np.average(np.arange(len(count)), weights=count)
         labelled = np.flatnonzero(count)
-        places.append(int(labelled[np.argmin(np.abs(labelled - centre))]))
-    return places[0], places[1], places[2]
+        positions.append(int(labelled[np.argmin(np.abs(labelled - centre))]))
+    return positions[0], positions[1], positions[2]
 
 
 def grey_range(image: np.ndarray, labelled: np.ndarray, hounsfield: bool) -> tuple[float, float]:
@@ -123,22 +123,22 @@ def _add_names(figure: "Figure", masks: np.ndarray, names: Mapping[int, str], mi
     from matplotlib.lines import Line2D
 
     counts = np.bincount(masks.ravel().astype(np.int64), minlength=1 + max(names, default=0))
-    found = [(position, value) for position, value in enumerate(names) if counts[value]]
+    present = [(position, value) for position, value in enumerate(names) if counts[value]]
     entries = [
         (Line2D([], [], color=label_colour(position), lw=3), f"{shorten(names[value])}", counts[value] * millilitres)
-        for position, value in found[:MAX_NAMES]
+        for position, value in present[:MAX_NAMES]
     ]
     handles, texts = [line for line, *_ in entries], [f"{name}, {volume:.1f} ml" for _, name, volume in entries]
     missing = [names[value] for value in names if not counts[value]]
     if missing:
         handles.append(Line2D([], [], color="none"))
         texts.append(f"not in the mask: {shorten(', '.join(missing))}")
-    if len(found) > MAX_NAMES:
+    if len(present) > MAX_NAMES:
         handles.append(Line2D([], [], color="none"))
-        texts.append(f"and {len(found) - MAX_NAMES} more labels")
+        texts.append(f"and {len(present) - MAX_NAMES} more labels")
     if handles:
-        place = {"loc": "outside lower center", "ncols": min(4, len(handles)), "fontsize": "small"}
-        add_legend(figure, handles, texts, labelcolor="white", frameon=False, **place)
+        layout = {"loc": "outside lower center", "ncols": min(4, len(handles)), "fontsize": "small"}
+        add_legend(figure, handles, texts, labelcolor="white", frameon=False, **layout)
 
 
 def reduction(shape: Sequence[int], spacing: Sequence[float], voxels: int) -> np.ndarray:

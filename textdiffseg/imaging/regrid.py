@@ -48,10 +48,10 @@ def placed(labels: np.ndarray, source: Geometry, target: Geometry) -> np.ndarray
     exact = index[:3, :3] @ corners + index[:3, 3:]
     if np.abs(exact - (turn @ corners + shift[:, None])).max() > MAX_OFFSET_VOXELS:
         return None
-    held = np.nonzero(labels)
-    places = (turn @ np.stack(held) + shift[:, None]).astype(int)
-    if ((places < 0) | (places >= np.array(target.shape)[:, None])).any():
+    labelled = np.nonzero(labels)
+    indices = (turn @ np.stack(labelled) + shift[:, None]).astype(int)
+    if ((indices < 0) | (indices >= np.array(target.shape)[:, None])).any():
         return None
-    found = np.zeros(target.shape, labels.dtype)
-    found[tuple(places)] = labels[held]
-    return found
+    result = np.zeros(target.shape, labels.dtype)
+    result[tuple(indices)] = labels[labelled]
+    return result

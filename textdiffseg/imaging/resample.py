@@ -117,11 +117,11 @@ def resample_labels(
     foreground = joint(box for _, box in boxes)
     if foreground is None:
         return result
-    whole = footprint_of(matrices, foreground)
-    if whole is None:
+    foreground_footprint = footprint_of(matrices, foreground)
+    if foreground_footprint is None:
         return result
-    window, winner = whole.target, result[whole.target]
-    best = 1 - whole.interpolate(labels[whole.source] != 0)
+    window, winner = foreground_footprint.target, result[foreground_footprint.target]
+    best = 1 - foreground_footprint.interpolate(labels[foreground_footprint.source] != 0)
     for number, box in boxes:
         footprint = footprint_of(matrices, box)
         if footprint is None:
@@ -154,10 +154,10 @@ def _matrices_inside(
     """
     matrices, read = [], []
     for axis, (size, m, box) in enumerate(zip(shape, shape_to, inside or (slice(None),) * 3, strict=True)):
-        own, (start, stop, _) = order_along.get(axis, order), box.indices(size)
+        axis_order, (start, stop, _) = order_along.get(axis, order), box.indices(size)
         same = stop - start == m
-        first, last = (start, stop) if same or own == 0 else (0, size)
-        matrices.append(None if same else spline_matrix(last - first, m, own, start - first, last - stop))
+        first, last = (start, stop) if same or axis_order == 0 else (0, size)
+        matrices.append(None if same else spline_matrix(last - first, m, axis_order, start - first, last - stop))
         read.append(slice(first, last))
     return matrices, tuple(read)
 
@@ -201,8 +201,8 @@ class Footprint:
 def footprints_of(matrices: Matrices, mask: np.ndarray) -> list[Footprint]:
     """The footprint of a mask's (D, H, W) bounding box; an empty list for an empty mask or footprint."""
     boxes = ndimage.find_objects(mask.view(np.int8))
-    found = [footprint_of(matrices, box) for box in boxes]
-    return [footprint for footprint in found if footprint is not None]
+    footprints = [footprint_of(matrices, box) for box in boxes]
+    return [footprint for footprint in footprints if footprint is not None]
 
 
 def footprint_of(matrices: Matrices, box: Box) -> Footprint | None:
@@ -230,5 +230,5 @@ def reading(matrices: Matrices, target: Box) -> Footprint:
 
 def _extent(flags: np.ndarray) -> slice | None:
     """The slice from the first to the last True; None if all are False."""
-    places = np.flatnonzero(flags)
-    return slice(int(places[0]), int(places[-1]) + 1) if len(places) else None
+    indices = np.flatnonzero(flags)
+    return slice(int(indices[0]), int(indices[-1]) + 1) if len(indices) else None

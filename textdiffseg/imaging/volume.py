@@ -98,11 +98,11 @@ def orientation_of(geometry: Geometry) -> Orientation:
     """The permutation and flips that bring a grid nearest to the canonical orientation."""
     directions = geometry.affine[:3, :3] / np.linalg.norm(geometry.affine[:3, :3], axis=0)
     toward = directions[::-1]  # rows superior (z), posterior (y), left (x); columns the array's axes
-    permutation, left = [0, 0, 0], toward.copy()
+    permutation, remaining = [0, 0, 0], toward.copy()
     for _ in range(3):
-        row, axis = np.unravel_index(np.nanargmax(np.abs(left)), left.shape)
+        row, axis = np.unravel_index(np.nanargmax(np.abs(remaining)), remaining.shape)
         permutation[row] = int(axis)
-        left[row, :] = left[:, axis] = np.nan
+        remaining[row, :] = remaining[:, axis] = np.nan
     flips = tuple(row for row in range(3) if toward[row, permutation[row]] < 0)
     return Orientation(triple(permutation), flips)
 

@@ -116,13 +116,15 @@ class AlternativeChoice:
         masks = draw_masks(self.predictor, image, transform, queries, len(values), progress)
         return choose_alternatives(masks, values, self.count)
 
-    def notes(self, found: int) -> tuple[str, ...]:
+    def notes(self, chosen: int) -> tuple[str, ...]:
         """A note if there are fewer alternatives than requested."""
-        if found == self.count:
+        if chosen == self.count:
             return ()
         samples = self.predictor.settings.samples
-        reason = f"the {samples} samples contain only {found} different masks" if found > 1 else "all samples are equal"
-        return (f"Alternatives: {found} instead of {self.count}, because {reason}.",)
+        reason = (
+            f"the {samples} samples contain only {chosen} different masks" if chosen > 1 else "all samples are equal"
+        )
+        return (f"Alternatives: {chosen} instead of {self.count}, because {reason}.",)
 
 
 def choose_alternatives(masks: np.ndarray, values: tuple[int, ...], count: int) -> tuple[Alternative, ...]:

@@ -33,8 +33,8 @@ def volumes_of(
     if result.sums is not None and factor is not None:
         narrow = result.sums.interval(calibration.temperature or 1.0) * plan_millilitres
         intervals = [(low, high) for low, high in widen(narrow, factor).tolist()]
-    for name, own, interval in zip(selection.names, slots_of_all(plan, numbers), intervals, strict=True):
-        volume = float(voxels[own].sum()) * millilitres
+    for name, slots, interval in zip(selection.names, slots_of_all(plan, numbers), intervals, strict=True):
+        volume = float(voxels[slots].sum()) * millilitres
         low, high = (None, None) if interval is None else (min(interval[0], volume), max(interval[1], volume))
         yield VolumeInterval(label=name, volume_ml=volume, low_ml=low, high_ml=high)
 
@@ -42,7 +42,7 @@ def volumes_of(
 def structures_of(plan: Plan, selection: Selection) -> dict[str, tuple[int, ...]]:
     """The values in a mask that belong to each answer, by name. If labels overlap, a label may have several."""
     members = slots_of_all(plan, selection.numbers)
-    values = (tuple(selection.values[slot - 1] for slot in own) for own in members)
+    values = (tuple(selection.values[slot - 1] for slot in slots) for slots in members)
     return dict(zip(selection.names, values, strict=True))
 
 
@@ -61,8 +61,8 @@ def expected_dice_of(
     filled, numbers = {*np.flatnonzero(result.voxels).tolist()}, selection.numbers
     values = curve.expected(result.sums.soft_dice).tolist()
     members = slots_of_all(plan, numbers)
-    for name, number, own, value in zip(selection.names, numbers, members, values, strict=True):
-        empty = filled.isdisjoint(own)
+    for name, number, slots, value in zip(selection.names, numbers, members, values, strict=True):
+        empty = filled.isdisjoint(slots)
         if number > len(plan.labels) or (empty and plan.labels[number - 1].name in curve.may_be_absent):
             continue
         labels[name] = value

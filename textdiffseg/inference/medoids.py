@@ -39,5 +39,5 @@ def medoids(distances: np.ndarray, k: int) -> tuple[Medoid, ...]:
     best = sets[int(np.argmin(costs))]
     nearest = distances[:, best].argmin(axis=1)
     counts = np.bincount(nearest, minlength=len(best))
-    order = sorted(range(len(best)), key=lambda place: (-counts[place], best[place]))
-    return tuple(Medoid(sample=int(best[place]), share=float(counts[place] / n)) for place in order)
+    order = sorted(range(len(best)), key=lambda cluster: (-counts[cluster], best[cluster]))
+    return tuple(Medoid(sample=int(best[cluster]), share=float(counts[cluster] / n)) for cluster in order)

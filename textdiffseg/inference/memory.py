@@ -96,18 +96,19 @@ def prediction_ram_gb(
     slots = len(plan.labels) if slots is None else slots
     channels, network = len(plan.channels), network_of(plan)
     tiling = tile(shape, plan.patch, plan.latent_stride, settings.overlap)
-    classes, voxels, window = 1 + slots, tiling.slab_voxels, 4.0 * prod(plan.patch)
-    drawn = 2 * samples_at_once(classes, voxels) if alternatives else settings.samples  # alternatives also keep r
-    noise = 4.0 * drawn * plan.latent.channels * prod(tiling.latent_shape) if settings.steps else 0.0
+    classes, voxels = 1 + slots, tiling.slab_voxels
+    latents = 2 * samples_at_once(classes, voxels) if alternatives else settings.samples  # alternatives also keep r
+    noise = 4.0 * latents * plan.latent.channels * prod(tiling.latent_shape) if settings.steps else 0.0
     maps = 2 * 4.0 * voxels if uncertainty else 0.0
-    several = settings.samples - 1 + (folds if folds > 1 else 0)  # beyond one sample of one fold
-    together = windows_at_once(plan, torch.device("cpu"))
+    further = settings.samples - 1 + (folds if folds > 1 else 0)  # predictions of a window beyond the first one
+    at_once = windows_at_once(plan, torch.device("cpu"))
     weights = _network_bytes(network, plan.patch, 0, on_cpu)
-    windows = _network_bytes(network, plan.patch, together, on_cpu) - weights + together * window * classes * several
-    kept = _kept_bytes(classes, voxels, prod(original_shape)) if alternatives else 0.0
+    probabilities = 4.0 * at_once * prod(plan.patch) * classes * further
+    windows = _network_bytes(network, plan.patch, at_once, on_cpu) - weights + probabilities
+    masks = _mask_bytes(classes, voxels, prod(original_shape)) if alternatives else 0.0
     padding = 4.0 * channels * prod(tiling.padded) if tiling.padded != shape else 0.0  # the padded image is a copy
     predicting = ram_bytes(channels, slots, plan.patch, tiling.padded, original_shape, windows)
-    predicting += padding + noise + maps + kept + kept_bytes
+    predicting += padding + noise + maps + masks + kept_bytes
     models = 4.0 * parameters(network) * (folds - 1) + weights
     # On a GPU, the next scan waits while another one is read (`textdiffseg.ahead`).
     ahead = 0.0 if on_cpu else 4.0 * channels * prod(shape)
@@ -122,7 +123,7 @@ def _network_bytes(network: NetworkShape, patch: Triple, windows: int, on_cpu: b
     return prediction_bytes(network, patch, device, windows if on_cpu else 0)
 
 
-def _kept_bytes(classes: int, voxels: int, original_voxels: int) -> float:
+def _mask_bytes(classes: int, voxels: int, original_voxels: int) -> float:
     """The bytes of the masks of all samples, and of the sums of those that are drawn at once."""
     sums = sums_bytes(classes, voxels) * (samples_at_once(classes, voxels) - 1)
     return sums + ALTERNATIVE_SAMPLES * np.dtype(class_type(classes)).itemsize * original_voxels
@@ -183,16 +184,16 @@ def refuse_too_large(
     What this process holds already, e.g. the models, counts as free: the estimate includes it. Before a scan is read
     (`shape` is None), a crop is taken to leave `MIN_CROPPED`, so that a scan that fits is not refused.
     """
-    whole = None if geometry is None else shape_on_plan(geometry, prepared.plan)
-    if geometry is None or whole is None:
+    uncropped = None if geometry is None else shape_on_plan(geometry, prepared.plan)
+    if geometry is None or uncropped is None:
         return
-    shape = shape or triple(max(1, int(MIN_CROPPED[prepared.plan.crop] * size)) for size in whole)
+    shape = shape or triple(max(1, int(MIN_CROPPED[prepared.plan.crop] * size)) for size in uncropped)
     need = scan_ram_gb(prepared, geometry, shape, kept)
     free = (free_memory() + own_memory()) / GB
     if need is None or need <= free:
         return
     masks = prepared.mask_predictor.predictor
-    ways = {
+    remedies = {
         "close other programs": True,
         "query fewer labels (--prompt)": len(prepared.selection.names) > 1,
         "use fewer --samples": masks.settings.samples > 1,
@@ -201,7 +202,7 @@ def refuse_too_large(
         "leave out the maps of probabilities and uncertainty": kept.maps and prepared.maps,
         "use fewer --folds": len(masks.networks) > 1,
     }
-    advice = ", ".join(way for way, helps in ways.items() if helps)
+    advice = ", ".join(remedy for remedy, helps in remedies.items() if helps)
     raise UserError(
         f"its prediction needs about {need:.1f} GB of memory, and {free:.1f} GB are free. To make room, {advice}, or "
         "take a larger machine."

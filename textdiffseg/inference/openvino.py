@@ -84,9 +84,9 @@ class _MaskGraph(nn.Module):
 
 def _tensors(queries: Queries) -> tuple[Tensor, ...]:
     """All tensors of queries."""
-    seen = queries.overview
-    overview = () if seen is None else (seen.image, seen.places, seen.known)
-    return queries.labels, queries.vectors, queries.tokens, queries.token_mask, *overview
+    tensors = queries.labels, queries.vectors, queries.tokens, queries.token_mask
+    overview = queries.overview
+    return tensors if overview is None else (*tensors, overview.image, overview.offsets, overview.known)
 
 
 def _convert(network: SegmentationNetwork, inputs: Sequence[Tensor]) -> "CompiledModel":
@@ -112,7 +112,9 @@ def _convert(network: SegmentationNetwork, inputs: Sequence[Tensor]) -> "Compile
             graph = TorchScriptPythonDecoder(_MaskGraph(_convertible(network)), example_input=examples)
         front_end = FrontEndManager().load_by_framework("pytorch")
         model = front_end.convert(front_end.load(graph))
-        model.reshape({port: PartialShape(list(one.shape)) for port, one in zip(model.inputs, inputs, strict=True)})
+        model.reshape(
+            {port: PartialShape(list(tensor.shape)) for port, tensor in zip(model.inputs, inputs, strict=True)}
+        )
         return Core().compile_model(model, "CPU", settings)
     except Exception as error:  # its errors have no common class
         raise UserError(

@@ -4,6 +4,7 @@ If labels overlap, a voxel of a dropped component keeps its other labels: a fals
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -30,28 +31,37 @@ def postprocess(
     from scipy.ndimage import find_objects
 
     boxes, members = find_objects(slots), slots_of_all(plan, numbers)
-    chosen = []
-    for slot, (number, own) in enumerate(zip(numbers, members, strict=True), start=1):
+    labels = []
+    for slot, (number, label_slots) in enumerate(zip(numbers, members, strict=True), start=1):
         step = steps.get(plan.labels[number - 1].name) if number <= len(plan.labels) else None
-        box = box_of(boxes, own)
+        box = box_of(boxes, label_slots)
         if step is not None and box is not None:
-            chosen.append((slot, own, slots[box], step))
-    for slot, own, part, step in chosen:
-        if step.changes_components:
-            _drop_components(part, own, step, _without(members, slot), millilitres)
-    for slot, own, part, step in chosen:
-        if step.fill_holes:
-            part[holes_in(mask_of(part, own)) & (part == 0)] = slot
+            labels.append(_Label(slot, label_slots, slots[box], step))
+    for label in labels:
+        if label.step.changes_components:
+            _drop_components(label, _without(members, label.slot), millilitres)
+    for label in labels:
+        if label.step.fill_holes:
+            holes = holes_in(mask_of(label.part, label.slots))
+            label.part[holes & (label.part == 0)] = label.slot
 
 
-def _drop_components(
-    part: np.ndarray, own: Sequence[int], step: Postprocessing, without: np.ndarray, millilitres: float
-) -> None:
-    """Drop components of a label in the box `part`. `own`: its slots. `without`: from `_without`."""
-    components, count = components_of(mask_of(part, own))
-    kept = step.kept(component_sizes(components, count) * millilitres)
+@dataclass(frozen=True)
+class _Label:
+    """A label that is postprocessed."""
+
+    slot: int
+    slots: Sequence[int]  # whose voxels belong to the label
+    part: np.ndarray  # (D, H, W) the mask in the label's box, a view
+    step: Postprocessing
+
+
+def _drop_components(label: _Label, without: np.ndarray, millilitres: float) -> None:
+    """Drop components of a label. `without`: from `_without`."""
+    components, count = components_of(mask_of(label.part, label.slots))
+    kept = label.step.kept(component_sizes(components, count) * millilitres)
     dropped = np.append(False, ~kept)[components]
-    part[dropped] = without[part[dropped]]
+    label.part[dropped] = without[label.part[dropped]]
 
 
 def _without(members: Sequence[Sequence[int]], slot: int) -> np.ndarray:
@@ -60,14 +70,14 @@ def _without(members: Sequence[Sequence[int]], slot: int) -> np.ndarray:
     It is the slot that stands for the other labels of the voxel; without others, 0 (background). `members`: for each
     slot, the slots whose voxels belong to its label.
     """
-    lost = {label for label, own in enumerate(members, start=1) if {*own} <= {*members[slot - 1]}}
+    lost = {label for label, label_slots in enumerate(members, start=1) if {*label_slots} <= {*members[slot - 1]}}
     table = np.arange(1 + len(members), dtype=np.int16)  # other slots keep their labels
     labels_of: dict[int, set[int]] = {member: set() for member in range(1, 1 + len(members))}
-    for label, own in enumerate(members, start=1):
-        for member in own:
+    for label, label_slots in enumerate(members, start=1):
+        for member in label_slots:
             labels_of[member].add(label)
     for member in members[slot - 1]:
-        left = labels_of[member] - lost
-        kept = (other for other, labels in labels_of.items() if labels <= left)
-        table[member] = max(kept, key=lambda other: len(labels_of[other]), default=0)
+        remaining = labels_of[member] - lost
+        candidates = (candidate for candidate, labels in labels_of.items() if labels <= remaining)
+        table[member] = max(candidates, key=lambda candidate: len(labels_of[candidate]), default=0)
     return table

@@ -145,7 +145,7 @@ class Predictor:
         added = 0
         waiting: dict[int, list[WindowGroup]] = {}  # computed groups that wait for earlier ones, by index
         for done, index in enumerate(range(len(groups)) if order is None else order, start=1):
-            waiting[index] = self.room.compute(lambda part: self._compute(volume, part), groups[index], [sums])
+            waiting[index] = self.room.compute(lambda starts: self._compute(volume, starts), groups[index], [sums])
             while added in waiting:
                 for group in waiting.pop(added):
                     yield from sums.add(group)
@@ -202,20 +202,20 @@ class Predictor:
         """The predictions of one group of windows with all folds and samples."""
         n_answers, readout = volume.n_answers, self.readout
         patches, z_T, queries = self._group_inputs(volume, starts)
-        of_folds, inner = [], []
+        means_of_folds, sample_entropies = [], []
         for segmenter in self.segmenters:
             p = self._probabilities_of_fold(segmenter, patches, z_T, queries)[:, : len(starts)]  # (S, B, K, D, H, W)
-            of_folds.append(_mean(p))
+            means_of_folds.append(_mean(p))
             if volume.uncertainty:
                 kept = [readout.keep_first(p_s, n_answers, 1) for p_s in p]
-                inner.append(torch.stack([readout.entropy(p_s, 1) for p_s in kept]).mean(0))
+                sample_entropies.append(torch.stack([readout.entropy(p_s, 1) for p_s in kept]).mean(0))
             del p
-        means = _stacked(of_folds)
-        del of_folds  # as large as `means`: it frees memory
+        fold_means = _stacked(means_of_folds)
+        del means_of_folds  # as large as `fold_means`: it frees memory
         if not volume.uncertainty:
-            return WindowGroup(starts, _mean(means))
-        maps = disagreement(readout.keep_first(means, n_answers, 2), torch.stack(inner), readout)
-        return WindowGroup(starts, _mean(means), torch.stack(maps))
+            return WindowGroup(starts, _mean(fold_means))
+        maps = disagreement(readout.keep_first(fold_means, n_answers, 2), torch.stack(sample_entropies), readout)
+        return WindowGroup(starts, _mean(fold_means), torch.stack(maps))
 
     def _autocast(self) -> torch.autocast:
         """A context with bfloat16 on a GPU that has it in hardware."""

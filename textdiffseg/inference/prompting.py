@@ -55,9 +55,11 @@ def slots_of_all(plan: Plan, numbers: Sequence[int]) -> list[list[int]]:
     values = dict(enumerate(map(set, plan.value_numbers), start=1))
     members = []
     for slot, number in enumerate(numbers, start=1):
-        own = values.get(number, set())
+        label_values = values.get(number, set())
         slots = enumerate(numbers, start=1)
-        members.append([other for other, of_other in slots if other == slot or written.get(of_other) in own])
+        members.append(
+            [member for member, member_number in slots if member == slot or written.get(member_number) in label_values]
+        )
     return members
 
 
@@ -78,7 +80,7 @@ def select_labels(
         raise UserError(f"A prompt has no words. Give the words of a label: {listed(names)}.")
     matches = [bank.find(prompt) for prompt in prompts]
     forced = force and None in matches
-    phrases = tuple(prompts[place] for place in readout_of(plan).slot_order(matches))
+    phrases = tuple(prompts[index] for index in readout_of(plan).slot_order(matches))
     queries = _queries(plan, bank, phrases, force, text_encoder)
     if forced:
         return Selection(queries, phrases, tuple(range(1, len(phrases) + 1)), phrases, forced=True)
@@ -95,10 +97,10 @@ def select_answers(
     """
     phrases = [answer.phrase for answer in answers.labels.values()]
     order = readout_of(plan).slot_order([bank.find(phrase) for phrase in phrases])
-    prompts = tuple(phrases[place] for place in order)
+    prompts = tuple(phrases[index] for index in order)
     queries = _queries(plan, bank, prompts, force, text_encoder)
     named = [(name, answer.value) for name, answer in answers.labels.items()]
-    pairs = tuple(named[place] for place in order)
+    pairs = tuple(named[index] for index in order)
     names, values = zip(*pairs, strict=True)
     forced = any(bank.find(prompt) is None for prompt in prompts)
     return Selection(queries, names, values, prompts, forced, pairs)

@@ -59,11 +59,11 @@ class Result:
 
         `UserError` for a name that is not in `names`.
         """
-        return self.labels == self.values[self._number(name)]
+        return self.labels == self.values[self._index(name)]
 
     def probability(self, name: str) -> np.ndarray:
         """The calibrated probability of a label, float32. `UserError` unless probabilities were requested."""
-        return self._map(probability_map(self.names, self.names[self._number(name)]))
+        return self._map(probability_map(self.names, self.names[self._index(name)]))
 
     def uncertainty(self, name: str = "entropy") -> np.ndarray:
         """A map in bits: `entropy`, `between_samples` or `between_folds`. `UserError` unless requested."""
@@ -85,15 +85,16 @@ class Result:
         """
         from textdiffseg.imaging.writers.files import write_labels, write_volume
 
-        folder, name = self._place(folder, name)
+        folder, name = self._target(folder, name)
         forms = self._forms(folder / name, several(conversions))
         write_labels(folder / name, self.labels, self.geometry)
         written = [name]
-        for number, one in enumerate(self.alternatives, start=1):
+        for number, alternative in enumerate(self.alternatives, start=1):
             written.append(alternative_file(*split_ending(name), number))
-            write_labels(folder / written[-1], one.labels, self.geometry)
-        for path, array in self._placed(split_ending(name)[0]):
-            written.append(f"{path}{split_ending(name)[1]}")
+            write_labels(folder / written[-1], alternative.labels, self.geometry)
+        stem, ending = split_ending(name)
+        for path, array in self._map_paths(stem):
+            written.append(f"{path}{ending}")
             write_volume(folder / written[-1], restore_map(array, self.transform), self.geometry)
         forms.write(self.labels, self.geometry, self._path, version("textdiffseg"), self.series)
         return *written, *(path.relative_to(folder).as_posix() for path in forms.paths)
@@ -158,25 +159,25 @@ class Result:
         """The file or folder of the segmented scan; None: it was not given as a path."""
         return self.scan_files[0] if self.scan_files else None
 
-    def _place(self, folder: str | Path, name: str | Path) -> tuple[Path, str]:
+    def _target(self, folder: str | Path, name: str | Path) -> tuple[Path, str]:
         """The folder and the name to write to. Raises `UserError` where other data would be lost."""
-        place, file = path_of(folder), str(name)
+        path, file = path_of(folder), str(name)
         if Path(file).name != file:
             raise UserError(f"name: expected a file name without a folder, found {file!r}.")
-        if place.is_file():
-            raise UserError(f"{place} is a file, expected a folder. Give the name of the mask as `name`.")
-        if (place / file).resolve() in [path.resolve() for path in self.scan_files]:
-            raise UserError(f"{place / file} is the scan itself. Choose another folder or name.")
-        return place, file
+        if path.is_file():
+            raise UserError(f"{path} is a file, expected a folder. Give the name of the mask as `name`.")
+        if (path / file).resolve() in [scan_file.resolve() for scan_file in self.scan_files]:
+            raise UserError(f"{path / file} is the scan itself. Choose another folder or name.")
+        return path, file
 
-    def _number(self, name: str) -> int:
-        """The place of a label in `names`. Capitals make no difference."""
-        places = {one.casefold(): place for place, one in enumerate(self.names)}
-        places |= {one: place for place, one in enumerate(self.names)}  # an equal name is stronger
-        place = places.get(name, places.get(name.casefold()))
-        if place is None:
+    def _index(self, name: str) -> int:
+        """The index of a label in `names`. Capitals make no difference."""
+        if name in self.names:
+            return self.names.index(name)
+        folded = [label.casefold() for label in self.names]
+        if name.casefold() not in folded:
             raise UserError(f"This result has no label {name!r}. It has {', '.join(map(repr, self.names))}.")
-        return place
+        return folded.index(name.casefold())
 
     def _map(self, name: str) -> np.ndarray:
         if name not in self.maps:
@@ -205,8 +206,8 @@ class Result:
             )
         return volume
 
-    def _placed(self, stem: str) -> Iterator[tuple[str, np.ndarray]]:
+    def _map_paths(self, stem: str) -> Iterator[tuple[str, np.ndarray]]:
         """The path without ending of each map, e.g. `probabilities/CASE_1_liver`, and the map."""
         for name, array in self.maps.items():
-            folder, _, rest = name.partition("/")
-            yield f"{folder}/{stem}_{rest}", array
+            folder, _, map_name = name.partition("/")
+            yield f"{folder}/{stem}_{map_name}", array

@@ -57,15 +57,15 @@ class DeviceRoom:
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                on_device = [one for one in sums if one.total.device.type != "cpu"]
+                on_device = [slab_sums for slab_sums in sums if slab_sums.total.device.type != "cpu"]
                 if self.windows == 1 and not on_device:
                     raise
             torch.cuda.empty_cache()  # outside `except`, which keeps the failed call's tensors alive
             if self.windows > 1:
                 self.windows //= 2
             else:
-                for one in on_device:
-                    one.to("cpu")
+                for slab_sums in on_device:
+                    slab_sums.to("cpu")
 
 
 def windows_at_once(plan: Plan, device: torch.device) -> int:

@@ -40,11 +40,11 @@ class DrawnLatents:
         self.r = torch.zeros_like(volume.noise)  # (S, k, d, h, w)
         self.drawn = torch.zeros(volume.tiling.latent_shape, dtype=torch.bool)
 
-    def known(self, places: Sequence[int], start: Triple, noise: Sequence[Tensor]) -> Known | None:
-        """What is drawn in a window, of the samples at `places`; None: nothing. `noise`: of each step."""
+    def known(self, indices: Sequence[int], start: Triple, noise: Sequence[Tensor]) -> Known | None:
+        """What is drawn in a window, of the samples with these `indices`; None: nothing. `noise`: of each step."""
         window, device = self.tiling.latent_window(start), noise[0].device
         where = self.drawn[window]
-        return Known(self.r[:, :, *window][places].to(device), where.to(device), noise) if where.any() else None
+        return Known(self.r[:, :, *window][indices].to(device), where.to(device), noise) if where.any() else None
 
     def keep(self, r: Tensor, start: Triple) -> None:
         """Keep r (S, k, d, h, w) of a window."""
@@ -108,17 +108,17 @@ class SamplePredictor(Predictor):
         """The predictions of one group of windows for each sample."""
         patches, z_T, queries = self._group_inputs(volume, starts)
         predictions: dict[int, Tensor] = {}
-        for segmenter, places in self._folds(numbers):
-            p = self._probabilities_of_fold(segmenter, patches, z_T[places], queries)
-            predictions |= zip(places, p, strict=True)
-        return [WindowGroup(starts, predictions[place][: len(starts)]) for place in range(len(numbers))]
+        for segmenter, indices in self._folds(numbers):
+            p = self._probabilities_of_fold(segmenter, patches, z_T[indices], queries)
+            predictions |= zip(indices, p, strict=True)
+        return [WindowGroup(starts, predictions[index][: len(starts)]) for index in range(len(numbers))]
 
     def _folds(self, numbers: Sequence[int]) -> Iterator[tuple[Segmenter, list[int]]]:
         """Each fold that draws some of the samples, with their places in `numbers`."""
         for fold, segmenter in enumerate(self.segmenters):
-            places = [place for place, number in enumerate(numbers) if number % len(self.segmenters) == fold]
-            if places:
-                yield segmenter, places
+            indices = [index for index, number in enumerate(numbers) if number % len(self.segmenters) == fold]
+            if indices:
+                yield segmenter, indices
 
     def _draw_in_turn(
         self, volume: WindowInputs, drawn: DrawnLatents, numbers: Sequence[int], starts: tuple[Triple, ...]
@@ -130,21 +130,21 @@ class SamplePredictor(Predictor):
         fresh = self._fresh_noise(volume.tiling, start)
         r = torch.empty_like(noise)
         predictions: dict[int, Tensor] = {}
-        for segmenter, places in self._folds(numbers):
-            count = self.room.windows if self.device.type == "cpu" else min(self.room.windows, len(places))
+        for segmenter, indices in self._folds(numbers):
+            count = self.room.windows if self.device.type == "cpu" else min(self.room.windows, len(indices))
             with self._autocast():
-                around = segmenter.around_mask(torch.stack([patch] * count), self._queries(volume, [start] * count))
-                for first in range(0, len(places), count):
-                    some = places[first : first + count]
-                    filled = [*some, *some[-1:] * (count - len(some))]
+                sampler = segmenter.mask_sampler(torch.stack([patch] * count), self._queries(volume, [start] * count))
+                for first in range(0, len(indices), count):
+                    batch = indices[first : first + count]
+                    filled = [*batch, *batch[-1:] * (count - len(batch))]
                     r_T = noise[filled].to(self.device)
-                    r_0 = around.sample(r_T, self.steps, drawn.known(filled, start, [r_T, *fresh]))
-                    p = self._probabilities(around.decode(r_0))
-                    for index, place in enumerate(some):
-                        r[place] = r_0[index]
-                        predictions[place] = p[index : index + 1]
+                    r_0 = sampler.sample(r_T, self.steps, drawn.known(filled, start, [r_T, *fresh]))
+                    p = self._probabilities(sampler.decode(r_0))
+                    for row, index in enumerate(batch):
+                        r[index] = r_0[row]
+                        predictions[index] = p[row : row + 1]
         drawn.keep(r, start)
-        return [WindowGroup(starts, predictions[place]) for place in range(len(numbers))]
+        return [WindowGroup(starts, predictions[index]) for index in range(len(numbers))]
 
     def _fresh_noise(self, tiling: Tiling, start: Triple) -> Tensor:
         """Noise (steps - 1, k, d, h, w) of a window for the known part of r after the first step; none without one.

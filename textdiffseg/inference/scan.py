@@ -59,7 +59,7 @@ class ScanResult:
         return sum(planes, np.zeros(classes, np.int64))
 
 
-def examine(
+def segment_image(
     image: Tensor,
     transform: TransformRecord,
     selection: Selection,

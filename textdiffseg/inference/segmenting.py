@@ -22,7 +22,7 @@ from textdiffseg.inference.measures import expected_dice_of, structures_of, volu
 from textdiffseg.inference.prompting import Selection, caution
 from textdiffseg.inference.region import Region
 from textdiffseg.inference.result import Result
-from textdiffseg.inference.scan import CalibratedPredictor, ScanResult, examine
+from textdiffseg.inference.scan import CalibratedPredictor, ScanResult, segment_image
 from textdiffseg.precision import cuda_kernels
 from textdiffseg.preprocessing.case import TransformRecord, preprocess_image
 from textdiffseg.progress import StepProgress, share_of
@@ -160,7 +160,7 @@ class PreparedModel:
             progress = share_of(progress, share, 1 - share)
             chosen = self.alternatives(scan.image, scan.transform, selection.queries, selection.values, drawing)
             notes = (*notes, *self.alternatives.notes(len(chosen)))
-        scanned = examine(
+        scanned = segment_image(
             scan.image,
             scan.transform,
             selection,
@@ -184,13 +184,13 @@ class PreparedModel:
         """The segmentation of a scan, computed only where the guide finds something."""
         assert scan.low is not None, "expected a scan that was read for the guide"
         waiting = share_of(progress, 0, 0)  # how much follows is not known yet
-        found = guide.guide_region(scan.low, text, waiting)
-        near = self.near(found.region)
-        first, rest = guide.work(scan.low), near.work(scan.image)
+        guide_result = guide.guide_region(scan.low, text, waiting)
+        near = self.near(guide_result.region)
+        guide_work, full_work = guide.work(scan.low), near.work(scan.image)
         if progress:
-            progress(first, first + rest)
-        remaining = share_of(progress, first / (first + rest), rest / (first + rest))
-        return near.run(replace(scan, notes=(*scan.notes, *found.notes), low=None), text, remaining, folder)
+            progress(guide_work, guide_work + full_work)
+        remaining = share_of(progress, guide_work / (guide_work + full_work), full_work / (guide_work + full_work))
+        return near.run(replace(scan, notes=(*scan.notes, *guide_result.notes), low=None), text, remaining, folder)
 
     def guide_region(self, image: Tensor, text: CaseText | None, progress: StepProgress | None) -> GuideResult:
         """What this model, as a guide, finds in an image (C, D, H, W) on its grid."""

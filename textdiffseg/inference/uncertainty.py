@@ -19,15 +19,15 @@ from torch import Tensor
 from textdiffseg.readout import Readout
 
 
-def disagreement(means: Tensor, inner: Tensor, readout: Readout) -> tuple[Tensor, Tensor]:
+def disagreement(fold_means: Tensor, sample_entropies: Tensor, readout: Readout) -> tuple[Tensor, Tensor]:
     """The disagreement between samples and between folds, each (B, D, H, W) in bits.
 
     Args:
-        means: mean_s p_fs (F, B, K, D, H, W).
-        inner: mean_s H(p_fs) (F, B, D, H, W).
+        fold_means: mean_s p_fs (F, B, K, D, H, W).
+        sample_entropies: mean_s H(p_fs) (F, B, D, H, W).
         readout: defines H.
     """
-    fold_entropy = readout.entropy(means, 2).mean(0)
-    between_samples = fold_entropy - inner.mean(0)
-    between_folds = readout.entropy(means.mean(0), 1) - fold_entropy
+    fold_entropy = readout.entropy(fold_means, 2).mean(0)
+    between_samples = fold_entropy - sample_entropies.mean(0)
+    between_folds = readout.entropy(fold_means.mean(0), 1) - fold_entropy
     return between_samples.clamp_(min=0), between_folds.clamp_(min=0)  # rounding can make them negative

@@ -61,7 +61,7 @@ class VoxelSums:
         q = np.asarray(quantiles, dtype=np.float64)
         thresholds = temperature * np.log((1 - q) / q)
         above = np.pad(self.levels[:, ::-1].cumsum(1)[:, ::-1], ((0, 0), (0, 1)))  # at each edge
-        return np.stack([np.interp(thresholds, EDGES, of_slot) for of_slot in above])
+        return np.stack([np.interp(thresholds, EDGES, above_of_slot) for above_of_slot in above])
 
     def by_label(self, numbers: Sequence[int], labels: int) -> "VoxelSums":
         """The sums of all `labels` labels, in label order. `numbers`: the label number of each slot; others get 0."""

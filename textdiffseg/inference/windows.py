@@ -55,14 +55,14 @@ def joined(slabs: Iterable[Slab], shape: Triple) -> Prediction:
     """The prediction of a whole volume (D, H, W), from its slabs."""
     probabilities, maps = None, []
     for slab in slabs:
-        part = slab.prediction
-        planes = slice(slab.first, slab.first + part.probabilities.shape[1])
+        prediction = slab.prediction
+        planes = slice(slab.first, slab.first + prediction.probabilities.shape[1])
         if probabilities is None:
-            probabilities = torch.empty(len(part.probabilities), *shape)
-            maps = [torch.empty(shape) for _ in _maps(part)]
-        probabilities[:, planes] = part.probabilities
-        for whole, of_slab in zip(maps, _maps(part), strict=True):
-            whole[planes] = of_slab
+            probabilities = torch.empty(len(prediction.probabilities), *shape)
+            maps = [torch.empty(shape) for _ in _maps(prediction)]
+        probabilities[:, planes] = prediction.probabilities
+        for whole_map, slab_map in zip(maps, _maps(prediction), strict=True):
+            whole_map[planes] = slab_map
     assert probabilities is not None, "expected at least one slab"
     return Prediction(probabilities, *maps)
 

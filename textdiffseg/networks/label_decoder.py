@@ -65,8 +65,8 @@ class LabelDecoder(nn.Module):
 
     def copy_finest(self, other: "LabelDecoder") -> None:
         """Copy the weights of another decoder's finest stages and classifier."""
-        for own, its in ((self.up, other.up), (self.blocks, other.blocks)):
-            for module, source in zip(own, its[len(its) - len(own) :], strict=True):
+        for modules, sources in ((self.up, other.up), (self.blocks, other.blocks)):
+            for module, source in zip(modules, sources[len(sources) - len(modules) :], strict=True):
                 module.load_state_dict(source.state_dict())
         self.classifier.load_state_dict(other.classifier.state_dict())
 

@@ -29,8 +29,8 @@ class OverviewEncoder(nn.Module):
     def forward(self, overview: Overview) -> Tensor:
         """The tokens (B, t * t * t, d_t) of the overviews of a batch. Each token has mean 0 and variance 1."""
         features = self.stages(overview.image).flatten(2).transpose(1, 2)
-        where = self.place(overview.places.flatten(1, 3))
-        return self.out(torch.cat((features, where.to(features.dtype)), dim=-1))
+        positions = self.place(overview.offsets.flatten(1, 3))
+        return self.out(torch.cat((features, positions.to(features.dtype)), dim=-1))
 
     def with_overview_tokens(self, queries: Queries) -> Queries:
         """The queries with the scan's tokens after the words' tokens. Raises `ValueError` without an overview."""

@@ -171,12 +171,14 @@ def _to_plan_grid(
 def _refuse_spacing(geometry: Geometry, plan: Plan, shape: Triple) -> None:
     """Raise `UserError` where a scan would become too large on the plan's grid, or would shrink to a plane."""
     spacing = geometry.spacing
-    whole = resampled_shape(geometry.shape, spacing, plan.spacing)
-    flat = any(size == 1 and old * MAX_FINER < new for size, old, new in zip(whole, spacing, plan.spacing, strict=True))
+    full_shape = resampled_shape(geometry.shape, spacing, plan.spacing)
+    flat = any(
+        size == 1 and old * MAX_FINER < new for size, old, new in zip(full_shape, spacing, plan.spacing, strict=True)
+    )
     if flat or prod(shape) > MAX_VOXELS:
-        found = "x".join(map(str, whole)) if flat else f"{prod(shape):.1e}"
+        size_text = "x".join(map(str, full_shape)) if flat else f"{prod(shape):.1e}"
         raise UserError(
-            f"its spacing {'/'.join(f'{step:g}' for step in spacing)} mm (z/y/x) makes {found} voxels at the "
+            f"its spacing {'/'.join(f'{step:g}' for step in spacing)} mm (z/y/x) makes {size_text} voxels at the "
             f"plan's {'/'.join(f'{step:g}' for step in plan.spacing)} mm. Correct the spacing in its header."
         )
 

@@ -3,7 +3,7 @@
 All faulty cases are reported together, with one line for each fault.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import chain
@@ -19,12 +19,14 @@ from plans.geometry import Millimetres
 from plans.layout import PreprocessedFolder
 from plans.plan import LabelPlan
 from plans.planning.rules import crop_of, scheme_of
+from plans.raw.annotation import Annotation
 from plans.raw.dataset import Case, Dataset
 from plans.regions import Regions, values_of
 from textdiffseg.execution import run_cases
 from textdiffseg.files import hash_each, hash_text, write_record
 from textdiffseg.imaging.sources.files import files_of
 from textdiffseg.imaging.volume import Volume, describe, grid_advice, notes_on_channels, to_canonical
+from textdiffseg.masks import values_of_key
 from textdiffseg.preprocessing.case import IGNORED, number_labels
 from textdiffseg.preprocessing.crop import crop_box, with_labels
 from textdiffseg.preprocessing.structures import measure_labels
@@ -115,9 +117,9 @@ def read_case(
     faults: list[str] = []
     volume = _tried(partial(files.read_volume, case.images, one_grid=True, missing=case.missing), faults)
     if volume is not None and len(volume.array) != len(channels):
-        found = " + ".join(str(path) for path in case.images)
+        files_text = " + ".join(str(path) for path in case.images)
         faults.append(
-            f"case {case.id}: {found}: {len(volume.array)} channels, but dataset.json names {len(channels)} "
+            f"case {case.id}: {files_text}: {len(volume.array)} channels, but dataset.json names {len(channels)} "
             f"({', '.join(channels)}). Correct the image or channel_names."
         )
     names = [label.name for label in labels]
@@ -141,41 +143,57 @@ def _read_reference(
             f"case {case.id}: {path}: the mask's grid ({describe(label.geometry)}) differs from the scan's "
             f"({describe(volume.geometry)}). {grid_advice(label.geometry, volume.geometry)}"
         )
-    return _numbered(label.array[0], path, case, names, faults)
-
-
-def _numbered(array: np.ndarray, path: Path, case: Case, names: Sequence[str], faults: list[str]) -> np.ndarray:
-    """The label numbers of a label file's values. Values that the annotation does not allow are added to `faults`."""
-    annotation = case.annotation
-    ignored = {} if annotation.ignore is None else {annotation.ignore: IGNORED}
-    values = {name: value if isinstance(value, tuple) else (value,) for name, value in annotation.values.items()}
-    if annotation.regions is None:
-        numbers_of = {value: names.index(name) + 1 for name, (value,) in values.items()}
-    else:
-        numbers_of = {value: number for number, value in enumerate(values_of(annotation.regions), start=1)}
-    numbers, unknown = number_labels(array, numbers_of | ignored)
+    numbers_of = _numbers_of_values(case.annotation, names)
+    ignored = {} if case.annotation.ignore is None else {case.annotation.ignore: IGNORED}
+    numbers, unknown = number_labels(label.array[0], numbers_of | ignored)
     if unknown:
         known = ", ".join(str(value) for value in (0, *numbers_of, *ignored))
         faults.append(
             f"case {case.id}: {path}: unknown label values {listed(unknown)}; "
             f"dataset.json has {known}. Name them there or correct the label."
         )
+    faults += [f"case {case.id}: {path}: {fault}" for fault in _contradictions(numbers, numbers_of, case.annotation)]
+    return numbers
+
+
+def _values_by_name(annotation: Annotation) -> dict[str, tuple[int, ...]]:
+    """The values of each label in a label file. A label that overlaps with others may have several."""
+    return {name: values_of_key(value) for name, value in annotation.values.items()}
+
+
+def _numbers_of_values(annotation: Annotation, names: Sequence[str]) -> dict[int, int]:
+    """The number in a label map of each value in a label file. `names`: of all labels, in label order."""
+    if annotation.regions is None:
+        return {value: names.index(name) + 1 for name, (value,) in _values_by_name(annotation).items()}
+    return {value: number for number, value in enumerate(values_of(annotation.regions), start=1)}
+
+
+def _contradictions(numbers: np.ndarray, numbers_of: Mapping[int, int], annotation: Annotation) -> Iterator[str]:
+    """A line for each label that has voxels in a label map, although it is absent or not annotated.
+
+    Args:
+        numbers: the label map (D, H, W).
+        numbers_of: value in the label file -> number in the label map.
+        annotation: of the case.
+    """
+    values = _values_by_name(annotation)
     allowed_names = {name for name in annotation.annotated if name not in annotation.absent}
     allowed_values = {value for name in allowed_names for value in values[name]}
-    others = {name: own for name, own in values.items() if name not in allowed_names}
+    others = [name for name in values if name not in allowed_names]
     boxes = find_objects(numbers) if others else []
-    held = {number for number, box in enumerate(boxes, start=1) if box is not None}
-    for name, own in others.items():
+    present = {number for number, box in enumerate(boxes, start=1) if box is not None}
+    for name in others:
         absent = name in annotation.absent
         status = "is declared absent" if absent else "is not named as annotated"
-        forbidden = own if absent else set(own) - allowed_values  # it may share voxels with an annotated label
-        if found := [value for value in forbidden if numbers_of[value] in held]:
-            listing = ", ".join(str(value) for value in sorted(found))
-            faults.append(
-                f"case {case.id}: {path}: has voxels of {name!r} (value {listing}), which {status} in this "
-                "case. Correct dataset.json or the label."
+        # A label that is not annotated may share voxels with an annotated one.
+        forbidden = values[name] if absent else {*values[name]} - allowed_values
+        drawn = sorted(value for value in forbidden if numbers_of[value] in present)
+        if drawn:
+            listing = ", ".join(map(str, drawn))
+            yield (
+                f"has voxels of {name!r} (value {listing}), which {status} in this case. Correct dataset.json or the "
+                "label."
             )
-    return numbers
 
 
 def content_hash(paths: Sequence[Path]) -> str:
@@ -228,11 +246,11 @@ def _measured(
     references: Sequence[np.ndarray], spacing: Millimetres, regions: Regions | None
 ) -> tuple[LabelFingerprint, ...]:
     """The measurements of each label, in the first reference that contains it."""
-    found: dict[int, LabelFingerprint] = {}
+    by_label: dict[int, LabelFingerprint] = {}
     for numbers in references:
-        for one in measure_labels(numbers, spacing, regions):
-            found.setdefault(one.label, one)
-    return tuple(found[label] for label in sorted(found))
+        for measurement in measure_labels(numbers, spacing, regions):
+            by_label.setdefault(measurement.label, measurement)
+    return tuple(by_label[label] for label in sorted(by_label))
 
 
 def _foreground_samples(
@@ -242,11 +260,11 @@ def _foreground_samples(
 
     Foreground is what any reference labels. A missing channel has none.
     """
-    places = np.flatnonzero(np.logical_or.reduce([numbers > 0 for numbers in references]))
+    voxels = np.flatnonzero(np.logical_or.reduce([numbers > 0 for numbers in references]))
     most = CT_SAMPLES if "ct" in map(scheme_of, channels) else SAMPLES
-    if len(places) > most:
-        places = np.random.default_rng([*case.encode()]).choice(places, most, replace=False)
-    index = np.unravel_index(places, image.geometry.shape)
+    if len(voxels) > most:
+        voxels = np.random.default_rng([*case.encode()]).choice(voxels, most, replace=False)
+    index = np.unravel_index(voxels, image.geometry.shape)
     return tuple(
         () if number in image.missing else tuple(float(f"{value:.6g}") for value in channel[index])
         for number, channel in enumerate(image.array)

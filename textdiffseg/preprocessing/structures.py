@@ -28,11 +28,11 @@ def measure_labels(
     boxes = ndimage.find_objects(label_map)
     members = numbered(regions) if regions else [(number,) for number in range(1, len(boxes) + 1)]
     measured = []
-    for label, own in enumerate(members, start=1):
-        box = box_of(boxes, own)
+    for label, label_values in enumerate(members, start=1):
+        box = box_of(boxes, label_values)
         if box is None:
             continue
-        mask = mask_of(label_map[box], own)
+        mask = mask_of(label_map[box], label_values)
         voxels = int(np.count_nonzero(mask))
         measured.append(
             LabelFingerprint(
@@ -69,10 +69,10 @@ def _depths(mask: np.ndarray, sampling: Sequence[float], core: Box = ()) -> np.n
 
 def _pieces(mask: np.ndarray) -> Iterator[tuple[np.ndarray, Box]]:
     """Cubes around voxels spread over a mask, each with its core. In the core, distances do not depend on the cut."""
-    places = np.flatnonzero(mask)
+    voxels = np.flatnonzero(mask)
     half, quarter = _MAX_EDGE_VOXELS // 2, _MAX_EDGE_VOXELS // 4
-    for place in places[np.linspace(0, len(places) - 1, _PIECES).astype(int)]:
-        centre = np.unravel_index(place, mask.shape)
+    for voxel in voxels[np.linspace(0, len(voxels) - 1, _PIECES).astype(int)]:
+        centre = np.unravel_index(voxel, mask.shape)
         low = [max(0, c - half) for c in centre]
         piece = mask[tuple(slice(first, c + half) for first, c in zip(low, centre, strict=True))]
         core = (slice(max(0, c - first - quarter), c - first + quarter) for first, c in zip(low, centre, strict=True))

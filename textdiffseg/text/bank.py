@@ -98,12 +98,12 @@ class TextBank:
         Raises:
             UserError: unknown phrases without `force`, two phrases of one label, or no phrase; all at once.
         """
-        found = [self.find(phrase) for phrase in phrases]
-        unknown = [phrase for phrase, match in zip(phrases, found, strict=True) if match is None]
-        self._refuse(phrases, found, [] if force else unknown, encoder)
+        matches = [self.find(phrase) for phrase in phrases]
+        unknown = [phrase for phrase, match in zip(phrases, matches, strict=True) if match is None]
+        self._refuse(phrases, matches, [] if force else unknown, encoder)
         numbers = {phrase: len(self.labels) + 1 + i for i, phrase in enumerate(dict.fromkeys(unknown))}
         slots = []
-        for phrase, match in zip(phrases, found, strict=True):
+        for phrase, match in zip(phrases, matches, strict=True):
             if match is None:
                 slots.append((numbers[phrase], self.encode(phrase, encoder)))
             else:
@@ -151,7 +151,7 @@ class TextBank:
 
     def save(self, files: WordFiles) -> None:
         """Write the space's file, then the bank's."""
-        flat = [*(one for phrases in self.raw for one in phrases), *([self.raw_scan] if self.raw_scan else [])]
+        flat = [*(phrase for phrases in self.raw for phrase in phrases), *([self.raw_scan] if self.raw_scan else [])]
         self.space.save(files.space)
         write_bank(files.bank, self.space.hash, self.words, flat)
 
@@ -173,12 +173,12 @@ class TextBank:
     @cached_property
     def _known(self) -> Tensor:
         """The raw pooled vectors (n, d_t) of all phrasings."""
-        return torch.stack([one.pooled for phrases in self.raw for one in phrases])
+        return torch.stack([phrase.pooled for phrases in self.raw for phrase in phrases])
 
     @cached_property
     def _phrases(self) -> Vectors:
         """The tokens and e_q of each phrasing, in the space."""
-        return tuple(tuple(self.space.phrase(one) for one in phrases) for phrases in self.raw)
+        return tuple(tuple(self.space.phrase(phrase) for phrase in phrases) for phrases in self.raw)
 
     def _encode(self, phrases: list[str], encoder: TextEncoder | None) -> list[PhraseVectors]:
         """The raw vectors of phrases. Raises `UserError` without the bank's own encoder."""
@@ -203,15 +203,15 @@ class TextBank:
     def _refuse(
         self,
         phrases: Sequence[str],
-        found: Sequence[tuple[int, int] | None],
+        matches: Sequence[tuple[int, int] | None],
         unknown: Sequence[str],
         encoder: TextEncoder | None,
     ) -> None:
         """Raise `UserError` for unknown phrases, for two phrases of one label, and if there are no phrases."""
         lines = [self._unknown(phrase, encoder) for phrase in unknown]
-        numbers = [match[0] for match in found if match is not None]
+        numbers = [match[0] for match in matches if match is not None]
         for number in sorted({number for number in numbers if numbers.count(number) > 1}):
-            same = [phrase for phrase, match in zip(phrases, found, strict=True) if match and match[0] == number]
+            same = [phrase for phrase, match in zip(phrases, matches, strict=True) if match and match[0] == number]
             prompts = ", ".join(map(repr, same))
             lines.append(f"The prompts {prompts} all mean label {self.labels[number - 1]!r}. Give one of them.")
         if not phrases:
@@ -242,7 +242,7 @@ def build_bank(prompts: Prompts, labels: tuple[str, ...], encoder: TextEncoder) 
     phrases that are too long, and if the encoder cannot distinguish phrases of two labels.
     """
     words = Words(scan=prompts.scan, labels=labels, phrasings=tuple(tuple(prompts.labels[name]) for name in labels))
-    flat = encoder.encode([phrase for one in words.phrasings for phrase in one])
+    flat = encoder.encode([phrase for phrasings in words.phrasings for phrase in phrasings])
     *scan, background = encoder.encode([*([words.scan] if words.scan.strip() else []), "background"], MAX_PHRASE_TOKENS)
     raw, raw_scan = by_label(words, [*flat, *scan])
     space = TextSpace.of(encoder.name, raw, [*scan, background], encoder_hash(encoder.name))

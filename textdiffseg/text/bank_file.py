@@ -35,16 +35,19 @@ _FILE = TensorFile(
 
 def write_bank(path: Path, space: str, words: Words, vectors: Sequence[PhraseVectors]) -> None:
     """Write a bank whose space has the hash `space`. `vectors` are in file order: all phrasings, then the scan."""
-    header = BankHeader(space=space, words=words, lengths=tuple(len(one.tokens) for one in vectors))
-    tokens, pooled = torch.cat([one.tokens for one in vectors]), torch.stack([one.pooled for one in vectors])
+    header = BankHeader(space=space, words=words, lengths=tuple(len(phrase.tokens) for phrase in vectors))
+    tokens, pooled = (
+        torch.cat([phrase.tokens for phrase in vectors]),
+        torch.stack([phrase.pooled for phrase in vectors]),
+    )
     _FILE.write(path, header, {"tokens": tokens, "pooled": pooled})
 
 
 def read_bank(path: Path) -> tuple[BankHeader, list[PhraseVectors]]:
     """The header and the vectors in file order. Raises `UserError` if they do not fit each other."""
-    header, found = _FILE.read(path, lambda _: ("tokens", "pooled"))
-    words, lengths, tokens, pooled = header.words, header.lengths, found["tokens"], found["pooled"]
-    phrases = sum(len(one) for one in words.phrasings) + bool(words.scan.strip())
+    header, tensors = _FILE.read(path, lambda _: ("tokens", "pooled"))
+    words, lengths, tokens, pooled = header.words, header.lengths, tensors["tokens"], tensors["pooled"]
+    phrases = sum(len(phrasings) for phrasings in words.phrasings) + bool(words.scan.strip())
     fits = len(words.labels) == len(words.phrasings) and phrases == len(lengths) == len(pooled)
     if not fits or sum(lengths) != len(tokens) or tokens.shape[1:] != pooled.shape[1:]:
         raise UserError(f"{path}: its words and its vectors differ in number. {_FILE.damaged}")
@@ -53,6 +56,6 @@ def read_bank(path: Path) -> tuple[BankHeader, list[PhraseVectors]]:
 
 def by_label(words: Words, flat: Iterable[PhraseVectors]) -> tuple[Vectors, PhraseVectors | None]:
     """Vectors in file order as [label - 1][phrasing], and those of the scan's description or None."""
-    rest = iter(flat)
-    vectors = tuple(tuple(next(rest) for _ in phrasings) for phrasings in words.phrasings)
-    return vectors, next(rest, None)
+    remaining = iter(flat)
+    vectors = tuple(tuple(next(remaining) for _ in phrasings) for phrasings in words.phrasings)
+    return vectors, next(remaining, None)

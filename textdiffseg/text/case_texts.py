@@ -71,7 +71,11 @@ def update_case_texts(path: Path, texts: Mapping[str, str], encoder: str) -> tup
         path.unlink(missing_ok=True)
         return ()
     before = _stored(path, encoder)
-    kept = {case: one for case, one in before.items() if case in texts and one.entry.hash == hash_text(texts[case])}
+    kept = {
+        case: case_text
+        for case, case_text in before.items()
+        if case in texts and case_text.entry.hash == hash_text(texts[case])
+    }
     new = sorted(set(texts) - set(kept))
     if new:
         loaded = TextEncoder(encoder)
@@ -79,7 +83,7 @@ def update_case_texts(path: Path, texts: Mapping[str, str], encoder: str) -> tup
     if new or len(kept) < len(before):
         _write(path, encoder, kept)
     summary = f"Texts of {len(kept)} cases: {len(new)} encoded, {len(kept) - len(new)} unchanged."
-    return (summary, *cut_notes({case: one.entry.length for case, one in kept.items()}))
+    return (summary, *cut_notes({case: case_text.entry.length for case, case_text in kept.items()}))
 
 
 def cut_notes(lengths: Mapping[str, int]) -> tuple[str, ...]:
@@ -117,9 +121,9 @@ def _write(path: Path, encoder: str, texts: Mapping[str, CaseText]) -> None:
     header = TextsHeader(
         encoder=encoder,
         encoder_hash=encoder_hash(encoder),
-        cases={case: one.entry for case, one in sorted(texts.items())},
+        cases={case: case_text.entry for case, case_text in sorted(texts.items())},
     )
-    _FILE.write(path, header, {case: one.tokens for case, one in texts.items()})
+    _FILE.write(path, header, {case: case_text.tokens for case, case_text in texts.items()})
 
 
 def _read(path: Path, cases: Collection[str] | None = None) -> tuple[TextsHeader, dict[str, Tensor]]:

@@ -95,10 +95,10 @@ class TextSpace:
             others: the vectors of phrases that belong to no label. They count in the statistics only.
             encoder_hash: of its weights and vocabulary; None: unknown.
         """
-        raw = [*(one for phrases in labels for one in phrases), *others]
-        tokens = Standard.of(torch.cat([one.tokens for one in raw]))
-        pooled = Standard.of(torch.stack([one.pooled for one in raw]))
-        onto = projection([pooled.apply(torch.stack([one.pooled for one in phrases])) for phrases in labels])
+        raw = [*(phrase for phrases in labels for phrase in phrases), *others]
+        tokens = Standard.of(torch.cat([phrase.tokens for phrase in raw]))
+        pooled = Standard.of(torch.stack([phrase.pooled for phrase in raw]))
+        onto = projection([pooled.apply(torch.stack([phrase.pooled for phrase in phrases])) for phrases in labels])
         return cls(encoder, tokens, pooled, onto, encoder_hash)
 
     @property
@@ -141,10 +141,10 @@ class TextSpace:
     @classmethod
     def load(cls, path: Path) -> "TextSpace":
         """The space in a file. Raises `UserError` if the file is missing, damaged or of an unknown version."""
-        header, found = _FILE.read(path, lambda _: _NAMES)
-        *vectors, onto = (found[name] for name in _NAMES)
+        header, tensors = _FILE.read(path, lambda _: _NAMES)
+        *vectors, onto = (tensors[name] for name in _NAMES)
         width = header.width
-        if onto.shape != (width, width) or any(one.shape != (width,) for one in vectors):
+        if onto.shape != (width, width) or any(vector.shape != (width,) for vector in vectors):
             raise UserError(f"{path}: its tensors are not {width} wide, unlike its header. {_FILE.damaged}")
         return cls(header.encoder, Standard(*vectors[:2]), Standard(*vectors[2:]), onto, header.encoder_hash)
 
@@ -171,9 +171,9 @@ def projection(labels: Sequence[Tensor]) -> Tensor:
     Args:
         labels: for each label the vectors (n, d_t) of its phrasings, n >= 1.
     """
-    labels = [one.double() for one in labels]
-    means = torch.stack([one.mean(0) for one in labels])
-    within = torch.cat([one - one.mean(0) for one in labels])
+    labels = [vectors.double() for vectors in labels]
+    means = torch.stack([vectors.mean(0) for vectors in labels])
+    within = torch.cat([vectors - vectors.mean(0) for vectors in labels])
     scatter = within.T @ within / len(within) + RIDGE * torch.eye(means.shape[1], dtype=means.dtype)
     variances, axes = torch.linalg.eigh(scatter)
     whitening, back = axes * variances.rsqrt(), (axes * variances.sqrt()).T

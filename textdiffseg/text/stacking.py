@@ -18,7 +18,7 @@ def stack_queries(samples: Sequence[Sequence[tuple[int, PhraseVectors]]], scan: 
     described = [] if scan is None else [scan.tokens]
     tokens = [torch.cat([*(phrase.tokens for _, phrase in slots), *described]) for slots in samples]
     width = tokens[0].shape[1]
-    most_slots, longest = max(len(slots) for slots in samples), max(len(one) for one in tokens)
+    most_slots, longest = max(len(slots) for slots in samples), max(len(sample_tokens) for sample_tokens in tokens)
     labels = torch.zeros(len(samples), most_slots, dtype=torch.int64)
     vectors = torch.zeros(len(samples), most_slots, width)
     padded = torch.zeros(len(samples), longest, width)

@@ -8,11 +8,11 @@ from plans.plan import Plan
 
 def stored_words(folder: PreprocessedFolder, plan: Plan) -> WordFiles:
     """The plan's text bank and text space; older folders have them under other names."""
-    own = folder.words(plan.preset, plan.text.encoder)
-    return own if own.bank.is_file() else folder.words(plan.preset)
+    current = folder.words(plan.preset, plan.text.encoder)
+    return current if current.bank.is_file() else folder.words(plan.preset)
 
 
 def stored_case_texts(folder: PreprocessedFolder, plan: Plan) -> Path:
     """The file of the cases' texts; older folders have it under another name."""
-    own = folder.case_texts(plan.preset, plan.text.encoder)
-    return own if own.is_file() else folder.case_texts(plan.preset)
+    current = folder.case_texts(plan.preset, plan.text.encoder)
+    return current if current.is_file() else folder.case_texts(plan.preset)

@@ -60,8 +60,8 @@ class TrainingState:
         if model.plan.diffusion:
             for name, parameter in model.named_parameters():
                 parameter.requires_grad_(name.startswith(SAMPLER) == position.trains_sampler)
-        part = SAMPLER if training.averaged == "denoiser" or position.trains_sampler else ("",)
-        names = [name for name, value in ema.items() if name.startswith(part) and value.is_floating_point()]
+        prefixes = SAMPLER if training.averaged == "denoiser" or position.trains_sampler else ("",)
+        names = [name for name, value in ema.items() if name.startswith(prefixes) and value.is_floating_point()]
         others = [name for name in ema if name not in set(names)]  # MONAI's networks hold whole numbers, too
         averaged = Pairs([ema[name] for name in names], [weights[name] for name in names])
         copied = Pairs([ema[name] for name in others], [weights[name] for name in others])

@@ -128,13 +128,13 @@ def _grown(plan: Plan, device: torch.device, measured: float, limit: float) -> t
     """
     if (plan.device == "gpu") == (device.type == "cuda"):
         for larger in islice(larger_patches(plan, measured, MAX_GROWN_SHARE * limit), MAX_GROWTH_STEPS):
-            of_larger = measure(larger, device)
-            if of_larger is not None and of_larger <= MAX_GROWN_SHARE * limit:
+            larger_measured = measure(larger, device)
+            if larger_measured is not None and larger_measured <= MAX_GROWN_SHARE * limit:
                 note = (
                     f"A training step took {measured:.2f} GB with batch {plan.batch} of {plan.patch}: the patch grew "
                     f"to {larger.patch}, batch {larger.batch}."
                 )
-                return larger, of_larger, [note]
+                return larger, larger_measured, [note]
     return plan, measured, []
 
 
@@ -190,13 +190,13 @@ def _optimiser_bytes(model: SegmentationNetwork) -> Iterator[int]:
 
 def _loss(model: SegmentationNetwork, device: torch.device, samples: bool) -> torch.Tensor:
     plan, generator = model.plan, torch.Generator().manual_seed(0)
-    batch, count, width = plan.batch, len(plan.labels), plan.text.width
-    labels = torch.arange(1, count + 1).expand(batch, count)
-    length = TOKENS_PER_LABEL * count + (MAX_TEXT_TOKENS if plan.reads_texts else 0)
+    batch, n_labels, width = plan.batch, len(plan.labels), plan.text.width
+    labels = torch.arange(1, n_labels + 1).expand(batch, n_labels)
+    length = TOKENS_PER_LABEL * n_labels + (MAX_TEXT_TOKENS if plan.reads_texts else 0)
     tokens = torch.randn(batch, length, width, generator=generator)
-    vectors = torch.randn(batch, count, width, generator=generator)
-    channels, small = len(plan.channels), plan.overview
-    overview = blank(batch, channels, small.edge, small.cells) if small else None
+    vectors = torch.randn(batch, n_labels, width, generator=generator)
+    channels, overview_plan = len(plan.channels), plan.overview
+    overview = blank(batch, channels, overview_plan.edge, overview_plan.cells) if overview_plan else None
     queries = Queries(labels, vectors, tokens, torch.ones(batch, length, dtype=torch.bool), overview).to(device)
     image = torch.randn(batch, channels, *plan.patch, generator=generator).to(device)
     highest = max(map(max, plan.value_numbers))  # in a label map

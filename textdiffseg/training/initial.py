@@ -22,6 +22,7 @@ from textdiffseg.folds.cases import FoldCases
 from textdiffseg.folds.ensemble import chosen_folds
 from textdiffseg.folds.position import TrainingPosition
 from textdiffseg.folds.weights import EMA, hash_weights, read_tensors
+from textdiffseg.readout import PhrasingKey
 from textdiffseg.text.bank import TextBank
 
 MIN_EQUAL_SHARE = 0.5  # of the network's numbers; with fewer, the networks are different ones
@@ -62,34 +63,43 @@ def initial_weights(
     """
     source = _source(model, fold)
     _refuse_validation_cases(source, fold, cases)
-    theirs = Plan.read(source.plan)
-    words = TextBank.load(source.words)
-    if plan.reads_words and not bank.space.is_of(words.space.encoder, words.space.encoder_hash):
+    source_plan, source_bank = Plan.read(source.plan), TextBank.load(source.words)
+    encoder = source_bank.space.encoder
+    if plan.reads_words and not bank.space.is_of(encoder, source_bank.space.encoder_hash):
         raise UserError(
-            f"--init-from {model}: its words are vectors of the text encoder {words.space.encoder!r}, and this plan's "
-            f"of {bank.space.encoder!r}. Plan with --text-encoder {words.space.encoder}."
+            f"--init-from {model}: its words are vectors of the text encoder {encoder!r}, and this plan's of "
+            f"{bank.space.encoder!r}. Plan with --text-encoder {encoder}."
         )
-    ema = {key.removeprefix(EMA): value for key, value in read_tensors(source.checkpoint("best")).items()}
-    if plan.channels != theirs.channels:
-        ema |= {name: of_channels(ema[name], theirs, plan) for name in FIRST if name in ema and name in untrained}
-    taken = {
-        key: ema[key].clone()
-        for key, value in untrained.items()
-        if key != SPREAD and key in ema and ema[key].shape == value.shape
-    }
-    wanted = sum(weight.numel() for weight in untrained.values())
-    share = sum(weight.numel() for weight in taken.values()) / max(1, wanted)
+    weights = _equal_weights(source, source_plan, plan, untrained)
+    size, size_taken = (sum(weight.numel() for weight in parts.values()) for parts in (untrained, weights))
+    share = size_taken / max(1, size)
     if share < MIN_EQUAL_SHARE:
         raise UserError(
             f"--init-from {model}: only {share:.0%} of this network's weights have the same place and shape there "
-            f"(preset {theirs.preset}, made for a {theirs.device.upper()}; here {plan.preset}, {plan.device.upper()}). "
-            "Plan this data set with the same preset and memory, or train without --init-from."
+            f"(preset {source_plan.preset}, made for a {source_plan.device.upper()}; here {plan.preset}, "
+            f"{plan.device.upper()}). Plan this data set with the same preset and memory, or train without --init-from."
         )
-    kept = shared_labels(words, bank)
-    for key in taken:
-        if key.endswith(HEAD) and kept:
-            taken[key] = keeping(taken[key], *_vectors(words, bank, kept))
-    return Initial(source, hash_weights(source, "best") or "", taken, share, tuple(kept))
+    shared = shared_labels(source_bank, bank)
+    for name in weights:
+        if name.endswith(HEAD) and shared:
+            weights[name] = keeping(weights[name], *_vectors(source_bank, bank, shared))
+    return Initial(source, hash_weights(source, "best") or "", weights, share, tuple(shared))
+
+
+def _equal_weights(
+    source: FoldFolder, source_plan: Plan, plan: Plan, untrained: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The averaged weights of a fold that have the names and shapes of `untrained`. Channels are fitted by name."""
+    tensors = read_tensors(source.checkpoint("best"))
+    averaged = {name.removeprefix(EMA): weight for name, weight in tensors.items()}
+    if plan.channels != source_plan.channels:
+        fitted = [name for name in FIRST if name in averaged and name in untrained]
+        averaged |= {name: of_channels(averaged[name], source_plan, plan) for name in fitted}
+    return {
+        name: averaged[name].clone()
+        for name, weight in untrained.items()
+        if name != SPREAD and name in averaged and averaged[name].shape == weight.shape
+    }
 
 
 def _source(model: Path, fold: FoldFolder) -> FoldFolder:
@@ -113,11 +123,11 @@ def _refuse_validation_cases(source: FoldFolder, fold: FoldFolder, cases: FoldCa
         )
 
 
-def share_data(one: str | None, other: str | None) -> bool:
+def share_data(first: str | None, second: str | None) -> bool:
     """Whether two data sets have cases in common: they are the same, or one of them is part of the other one."""
-    if one is None or other is None:
-        return one == other
-    return not {*members_of(one)}.isdisjoint(members_of(other))
+    if first is None or second is None:
+        return first == second
+    return not {*members_of(first)}.isdisjoint(members_of(second))
 
 
 def refuse_own_folder(model: str | Path | None, restart: bool, fold: FoldFolder) -> None:
@@ -144,13 +154,18 @@ def refuse_late_start(position: TrainingPosition | None, model: str | Path | Non
     )
 
 
-def shared_labels(theirs: TextBank, ours: TextBank) -> dict[str, tuple[tuple[int, int], tuple[int, int]]]:
-    """The labels of `ours` with a phrasing that `theirs` knows: (label number, phrasing) in both, theirs first."""
+SharedPhrasing = tuple[PhrasingKey, PhrasingKey]  # in the trained model's bank, and in the new one's
+
+
+def shared_labels(theirs: TextBank, ours: TextBank) -> dict[str, SharedPhrasing]:
+    """The labels of `ours` with a phrasing that `theirs` knows, and the first such phrasing."""
     shared = {}
     for number, (label, phrases) in enumerate(ours.phrasings.items(), start=1):
-        pairs = ((theirs.find(phrase), (number, index)) for index, phrase in enumerate(phrases))
-        if match := next(((old, new) for old, new in pairs if old is not None), None):
-            shared[label] = match
+        for index, phrase in enumerate(phrases):
+            match = theirs.find(phrase)
+            if match is not None:
+                shared[label] = (match, (number, index))
+                break
     return shared
 
 
@@ -161,16 +176,16 @@ def keeping(head: Tensor, old: Tensor, new: Tensor) -> Tensor:
     return (h + difference @ torch.linalg.pinv(new.T)).to(head.dtype)
 
 
-def _vectors(
-    theirs: TextBank, ours: TextBank, kept: Mapping[str, tuple[tuple[int, int], tuple[int, int]]]
-) -> tuple[Tensor, Tensor]:
-    """The vectors (n, d_t) of the kept labels in their text space and in ours."""
-    old, new = zip(*kept.values(), strict=True)
+def _vectors(theirs: TextBank, ours: TextBank, shared: Mapping[str, SharedPhrasing]) -> tuple[Tensor, Tensor]:
+    """The vectors (n, d_t) of the shared labels in their text space and in ours."""
+    old, new = zip(*shared.values(), strict=True)
     return theirs.queries([list(old)]).vectors[0], ours.queries([list(new)]).vectors[0]
 
 
 def of_channels(weight: Tensor, theirs: Plan, ours: Plan) -> Tensor:
     """A convolution (width, C, ...) of the image for other channels. Its output keeps its size on average."""
-    places = {channel.name: index for index, channel in enumerate(theirs.channels)}
-    parts = [weight[:, places[channel.name]] if channel.name in places else weight.mean(1) for channel in ours.channels]
+    index_of = {channel.name: index for index, channel in enumerate(theirs.channels)}
+    parts = [
+        weight[:, index_of[channel.name]] if channel.name in index_of else weight.mean(1) for channel in ours.channels
+    ]
     return torch.stack(parts, 1) * (len(theirs.channels) / len(ours.channels))

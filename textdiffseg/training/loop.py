@@ -136,14 +136,15 @@ def run_epochs(
             if state.position.iteration == state.position.sampler_iteration:
                 state.begin_sampler(setup.fold)
             times = IterationTimes()
+            batches = times.timed(until_stopped(_batches(setup, state.position), stop, cancel))
             unread = list[StepLosses]()
-            for batch in times.timed(until_stopped(_batches(setup, state.position), stop, cancel)):
+            for batch in batches:
                 unread.append(_step(setup, state, batch, follow, log, times))
                 if state.position.in_epoch % READ_EVERY == 0:
                     _read_losses(state, unread, clock, forecast)
             if unread:
                 _read_losses(state, unread, clock, forecast)
-            if state.position.epoch == epoch:
+            if state.position.epoch == epoch:  # stopped within the epoch
                 saving.save()
                 raise stop.pop(0)
             log.append(end_epoch(setup, state, epoch, log, times))

@@ -120,21 +120,21 @@ class SamplingObjective(Objective):
         assert draws is not None, "expected the draws of this objective"
         network = self.network
         with torch.no_grad():
-            around = self.segmenter.around_mask(image, queries)
-            z_0 = true_latent(network, self.readout, around.p, targets, queries)
-        posterior, skips = around.posterior, around.features.skips
+            sampler = self.segmenter.mask_sampler(image, queries)
+            z_0 = true_latent(network, self.readout, sampler.p, targets, queries)
+        posterior, skips = sampler.posterior, sampler.features.skips
         rows = torch.arange(len(image) // 2, len(image), device=image.device)  # patches with foreground come last
-        some = queries.of(rows)
-        decoded = network.decode_sample(z_0[rows], tuple(skip[rows] for skip in skips), some)
+        row_queries = queries.of(rows)
+        decoded = network.decode_sample(z_0[rows], tuple(skip[rows] for skip in skips), row_queries)
         r_0 = posterior.residual(z_0)
         weight = posterior.scale.square() * known_share(targets, triple(z_0.shape[2:]))
         r_0, weight, m, g_1 = (
-            part.repeat_interleave(NOISY_LATENTS, dim=0)
-            for part in (r_0, weight, posterior.mean, around.features.on_latent_grid)
+            tensor.repeat_interleave(NOISY_LATENTS, dim=0)
+            for tensor in (r_0, weight, posterior.mean, sampler.features.on_latent_grid)
         )
         r_t, v = self.schedule.diffuse(r_0, draws.eps, draws.t), self.schedule.velocity(r_0, draws.eps, draws.t)
         error = (network.denoise(r_t, draws.t, (m, g_1)) - v).square()
-        reconstruction = self.readout.loss(decoded, targets[rows], some)
+        reconstruction = self.readout.loss(decoded, targets[rows], row_queries)
         return Losses(reconstruction=reconstruction, residual=(error * weight).sum() / weight.sum().clamp(min=1e-6))
 
 

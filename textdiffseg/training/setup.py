@@ -103,7 +103,7 @@ def set_up_fold(
         _write_new_fold(source, split, fold, fitted_plan(source, preset, device, report))
     plan = Plan.read(fold.plan)
     bank = TextBank.load(fold.words)
-    own = FoldCases.of(plan.dataset, split.train, split.validation)
+    cases = FoldCases.of(plan.dataset, split.train, split.validation)
     if plan.text.note:
         report(plan.text.note)
     if plan.reads_texts:
@@ -117,13 +117,13 @@ def set_up_fold(
     model = build_model(plan).to(device)
     initial = None
     if options.init_from and position is None:
-        initial = initial_weights(Path(options.init_from), fold, own, plan, bank, model.state_dict())
+        initial = initial_weights(Path(options.init_from), fold, cases, plan, bank, model.state_dict())
         report(initial.note)
     return TrainingSetup(
         plan=plan,
         bank=bank,
         fold=fold,
-        cases=own,
+        cases=cases,
         device=device,
         loader=TrainingLoader(preprocessed, split.train, plan, phrasings, seed, workers, on_gpu),
         patches=ValidationPatches(preprocessed, split.validation, plan, seed, VALIDATION_PATCHES),
@@ -174,8 +174,18 @@ def first_position(
     position = split_stages(position)
     if options.max_minutes is None:
         return position
+    return _filling(position, options.max_minutes, setup, report, progress)
+
+
+def _filling(
+    position: TrainingPosition, max_minutes: float, setup: TrainingSetup, report: Report, progress: OnProgress
+) -> TrainingPosition:
+    """The position with as many iterations as fill `max_minutes`, by timed iterations and a timed validation.
+
+    Raises `TooShort` if a few epochs do not fit.
+    """
     state = setup.fresh(position)
-    seconds = 60 * options.max_minutes
+    seconds = 60 * max_minutes
     compute = _step_seconds(setup, state, progress, TIMED_SHARE * seconds)
     step = max(compute, setup.loader.seconds_per_batch())
     validation = _epoch_end_seconds(setup, state)
@@ -192,13 +202,13 @@ def first_position(
         raise TooShort(
             f"--max-minutes leaves {duration(seconds)} to train: {MIN_EPOCHS} iterations of {step:.3g} s and as many "
             f"validations of {validation:.1f} s do not fit. Give {missing} more minutes or plan a smaller network.",
-            needed_minutes=options.max_minutes + missing,
+            needed_minutes=max_minutes + missing,
         )
     position = with_mask_epochs(position.after(iterations_per_epoch=per_epoch, limit_seconds=seconds), epochs)
     compiling = ", which start after compilation" if setup.compiled.active else ""
     report(
         f"An iteration takes {step:.3g} s: {epochs} epochs of {per_epoch} iterations{_further(position)} fill the "
-        f"{round(options.max_minutes, 2):g} minutes{compiling}; "
+        f"{round(max_minutes, 2):g} minutes{compiling}; "
         "the number of epochs is updated after each epoch."
     )
     return position

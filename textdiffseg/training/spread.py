@@ -1,15 +1,17 @@
 """The spread of samples: the factor of their residual, chosen when the sampler has learned."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from textdiffseg.data.samples import ValidationPatches
 from textdiffseg.networks.model import TextDiffSeg
 from textdiffseg.precision import autocast
-from textdiffseg.readout import readout_of
-from textdiffseg.segmenter import Segmenter
+from textdiffseg.readout import Readout, readout_of
+from textdiffseg.segmenter import MaskSampler, Segmenter
 from textdiffseg.text.bank import TextBank
 from textdiffseg.training.objectives import true_latent
 from textdiffseg.training.validate import Overlap
@@ -34,40 +36,65 @@ def choose_spread(network: TextDiffSeg, bank: TextBank, patches: ValidationPatch
     `MAX_GAP`. A larger spread makes samples rougher: their Dice may lie at most `MAX_LOSS` below that of the mask.
     """
     network.eval()
-    plan = network.plan
-    device = next(network.parameters()).device
-    readout = readout_of(plan)
+    plan, device = network.plan, next(network.parameters()).device
     segmenter = Segmenter.of(network, device)
-    labels = len(bank.labels)
     diffusion, schedule = plan.diffusion, segmenter.schedule
     assert diffusion is not None, "expected a plan of preset default"
     assert schedule is not None, "expected a plan of preset default"
     generator = torch.Generator().manual_seed(seed)
-    latent, masks = Overlap(labels, readout), Overlap(labels, readout)
-    agreement, reference = ({spread: Overlap(labels, readout) for spread in SPREADS} for _ in range(2))
+    shape = (plan.latent.channels, *plan.latent_shape)
+    overlaps = _Overlaps(len(bank.labels), readout_of(plan))
     for batch in patches:
         queries = batch.read(bank).to(device)
         batch = batch.to(device)
-        targets = readout.targets(batch.labels, queries)
-        shape = (plan.latent.channels, *plan.latent_shape)
-        noise = torch.stack([schedule.noise(shape, generator) for _ in range(2 * len(targets))]).to(device)
+        noise = torch.stack([schedule.noise(shape, generator) for _ in range(2 * len(batch.image))]).to(device)
         with autocast(device):
-            around = segmenter.around_mask(batch.image, queries)
-            masks.add(around.features.logits, targets, queries)
-            z_0 = true_latent(network, readout, around.p, targets, queries)
-            latent.add(network.decode_sample(z_0, around.features.skips, queries), targets, queries)
-            pair = [around.sample(r_T, diffusion.steps) for r_T in noise.chunk(2)]
-            for spread in SPREADS:
-                decoded = (around.decode(r, torch.tensor(spread, device=device)) for r in pair)
-                first, second = (list(readout.masks(logits, targets, queries)) for logits in decoded)
-                reference[spread].add_masks(first, queries)
-                agreement[spread].add_masks([(a, b) for (a, _), (b, _) in zip(first, second, strict=True)], queries)
+            sampler = segmenter.mask_sampler(batch.image, queries)
+            residuals = [sampler.sample(r_T, diffusion.steps) for r_T in noise.chunk(2)]
+            overlaps.add(sampler, batch.labels, residuals)
     network.train()
-    of_mask = masks.dice(bank.labels)
-    of_samples = {spread: reference[spread].dice(bank.labels) for spread in SPREADS}
-    near = [spread for spread in SPREADS if _gap(of_mask, of_samples[spread]) <= MAX_LOSS] or list(SPREADS[:1])
-    fitting = [spread for spread in near if _gap(agreement[spread].dice(bank.labels), of_samples[spread]) <= MAX_GAP]
-    return ChosenSpread(min(fitting, default=near[-1]), latent.dice(bank.labels))
+    return overlaps.choice(bank.labels)
+
+
+class _Overlaps:
+    """The overlaps over patches that decide about the spread."""
+
+    def __init__(self, labels: int, readout: Readout):
+        """`labels`: their number."""
+        self.readout = readout
+        self.masks = Overlap(labels, readout)  # with the reference, as are the next two
+        self.latents = Overlap(labels, readout)  # decoded true latents
+        self.samples = {spread: Overlap(labels, readout) for spread in SPREADS}
+        self.between_samples = {spread: Overlap(labels, readout) for spread in SPREADS}
+
+    def add(self, sampler: MaskSampler, label_map: Tensor, residuals: Sequence[Tensor]) -> None:
+        """Add a batch.
+
+        Args:
+            sampler: around the masks of the batch.
+            label_map: (B, D, H, W).
+            residuals: r (B, k, d, h, w) of two samples.
+        """
+        readout, network, queries = self.readout, sampler.network, sampler.queries
+        targets = readout.targets(label_map, queries)
+        self.masks.add(sampler.features.logits, targets, queries)
+        z_0 = true_latent(network, readout, sampler.p, targets, queries)
+        self.latents.add(network.decode_sample(z_0, sampler.features.skips, queries), targets, queries)
+        for spread in SPREADS:
+            decoded = (sampler.decode(r, torch.tensor(spread, device=r.device)) for r in residuals)
+            first, second = (list(readout.masks(logits, targets, queries)) for logits in decoded)
+            pairs = zip(first, second, strict=True)
+            self.samples[spread].add_masks(first, queries)
+            self.between_samples[spread].add_masks([(a, b) for (a, _), (b, _) in pairs], queries)
+
+    def choice(self, names: tuple[str, ...]) -> ChosenSpread:
+        """The smallest spread that fulfils both rules of `choose_spread`. `names`: of the labels."""
+        mask, latent_dice = self.masks.dice(names), self.latents.dice(names)
+        sample = {spread: self.samples[spread].dice(names) for spread in SPREADS}
+        agreement = {spread: self.between_samples[spread].dice(names) for spread in SPREADS}
+        near = [spread for spread in SPREADS if _gap(mask, sample[spread]) <= MAX_LOSS] or list(SPREADS[:1])
+        fitting = [spread for spread in near if _gap(agreement[spread], sample[spread]) <= MAX_GAP]
+        return ChosenSpread(min(fitting, default=near[-1]), latent_dice)
 
 
 def _gap(dice: dict[str, float], other: dict[str, float]) -> float:

@@ -10,7 +10,7 @@ from textdiffseg.folds.ensemble import ensemble_of
 from textdiffseg.folds.sampling import settings_of_choice
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.precision import cuda_kernels
-from textdiffseg.progress import StepProgress, share_of
+from textdiffseg.progress import StepProgress, share_of_case
 from textdiffseg.validation.cases import predict_case, restore_labels, score_labels
 
 
@@ -36,7 +36,7 @@ def score_averaged(
     scores = []
     for number, case_id in enumerate(case_ids):
         case = open_case(preprocessed, case_id, predictor.plan)
-        case_progress = share_of(progress, number / len(case_ids), 1 / len(case_ids), len(case_ids))
+        case_progress = share_of_case(progress, number, len(case_ids))
         slabs = predict_case(predictor, case, ensemble.bank, progress=case_progress)
         labels = restore_labels(predictor.readout, slabs, case)
         scores.append(score_labels(predictor.plan, case, labels, surfaces=True))

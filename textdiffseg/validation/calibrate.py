@@ -11,9 +11,9 @@ from textdiffseg.folds.calibration import CalibrationFit, read_calibration
 from textdiffseg.folds.sampling import uncertainty_settings
 from textdiffseg.folds.weights import hash_weights
 from textdiffseg.inference.predictor import Predictor
-from textdiffseg.progress import StepProgress, share_of
+from textdiffseg.progress import StepProgress, share_of_case
 from textdiffseg.text.bank import TextBank
-from textdiffseg.validation.cases import evenly_spaced, load_samplers, predict_case
+from textdiffseg.validation.cases import evenly_spaced, load_sampler, predict_case
 from textdiffseg.validation.evidence import MIN_CASES, Evidence
 from textdiffseg.validation.timing import Deadline, OutOfTime, seconds_of
 
@@ -45,17 +45,16 @@ def calibrate_uncertainty(
     if Plan.read(fold.plan).sample_steps is None or len(case_ids) < MIN_CASES:
         return None
     deadline = Deadline(max_seconds)
-    loaded = load_samplers(fold, device, uncertainty_settings)
-    if loaded is None:
+    sampler = load_sampler(fold, device, uncertainty_settings)
+    if sampler is None:
         return None
-    plain, predictor, bank = loaded
     middle = open_case(preprocessed, sorted(case_ids)[len(case_ids) // 2])
-    seconds = seconds_of(plain, middle, bank, predictor.settings)
+    seconds = seconds_of(sampler.masks, middle, sampler.bank, sampler.samples.settings)
     affordable = int(deadline.left / max(1e-3, seconds))
     if affordable < MIN_CASES:
         return None
     chosen = evenly_spaced(sorted(case_ids), min(MAX_CALIBRATION_CASES, affordable))
-    return store_fit(fold, gather(predictor, bank, preprocessed, chosen, progress, deadline).fit())
+    return store_fit(fold, gather(sampler.samples, sampler.bank, preprocessed, chosen, progress, deadline).fit())
 
 
 def gather(
@@ -68,10 +67,9 @@ def gather(
 ) -> Evidence:
     """The evidence of predicted cases, for a calibration. At `deadline`, other cases are left out."""
     evidence = Evidence(predictor.plan, predictor.settings)
-    count = len(case_ids)
     for done, case_id in enumerate(case_ids):
         case = open_case(preprocessed, case_id, predictor.plan)
-        case_progress = share_of(progress, done / count, 1 / count, count)
+        case_progress = share_of_case(progress, done, len(case_ids))
         if deadline is not None:
             case_progress = deadline.limit(case_progress)
         try:

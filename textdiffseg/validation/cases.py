@@ -4,6 +4,7 @@ Scores are computed without SimpleITK. Only `write_mask` needs it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,6 +25,7 @@ from textdiffseg.inference.alternatives import value_table
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.scan import predicted_slabs
 from textdiffseg.inference.windows import Slab
+from textdiffseg.masks import LabelKey
 from textdiffseg.networks.model import can_sample
 from textdiffseg.progress import StepProgress
 from textdiffseg.queries import Queries
@@ -41,19 +43,28 @@ def load_fold(fold: FoldFolder, device: str, sampling: Sampling) -> tuple[Predic
     return Predictor([network], settings_of_choice(network.plan, sampling), device), TextBank.load(fold.words)
 
 
-def load_samplers(
-    fold: FoldFolder, device: str, of_samples: Callable[[Plan, PredictionSettings], PredictionSettings]
-) -> tuple[Predictor, Predictor, TextBank] | None:
-    """The predictor of unmirrored masks, that of samples with the settings `of_samples`, and the words.
+@dataclass(frozen=True)
+class FoldSampler:
+    """A fold that draws samples."""
 
-    None if the sampler is not trained.
+    masks: Predictor  # one sample, not mirrored
+    samples: Predictor
+    bank: TextBank  # the fold's words
+
+
+def load_sampler(
+    fold: FoldFolder, device: str, settings_of: Callable[[Plan, PredictionSettings], PredictionSettings]
+) -> FoldSampler | None:
+    """A fold that draws samples; None if its sampler is not trained.
+
+    `settings_of`: the settings of samples, from the plan and the settings of masks.
     """
     sampling = read_sampling(fold)
-    plain, bank = load_fold(fold, device, sampling.model_copy(update={"samples": 1, "mirroring": False}))
-    if not can_sample(plain.networks):
+    masks, bank = load_fold(fold, device, sampling.model_copy(update={"samples": 1, "mirroring": False}))
+    if not can_sample(masks.networks):
         return None
-    settings = of_samples(plain.plan, settings_of_choice(plain.plan, sampling))
-    return plain, Predictor(plain.networks, settings, device), bank
+    settings = settings_of(masks.plan, settings_of_choice(masks.plan, sampling))
+    return FoldSampler(masks, Predictor(masks.networks, settings, device), bank)
 
 
 def predict_case(
@@ -133,7 +144,7 @@ def numbers_of(plan: Plan) -> np.ndarray:
     return value_table(plan.written_numbers)
 
 
-def scored_names(plan: Plan, case: StoredCase) -> dict[int | tuple[int, ...], str]:
+def scored_names(plan: Plan, case: StoredCase) -> dict[LabelKey, str]:
     """The labels that are annotated in a case: number in stored label maps -> name."""
     return {plan.value_numbers[number - 1]: plan.labels[number - 1].name for number in case.record.annotated}
 

@@ -52,12 +52,12 @@ def choose_sampling(
     """
     deadline = Deadline(max_seconds)
     fold.calibration.unlink(missing_ok=True)  # it may belong to other weights
-    first, bank = load_fold(fold, device, Sampling(mirroring=False))
-    trials = trials_of(first.plan)
-    cases = [open_case(preprocessed, case_id, first.plan) for case_id in evenly_spaced(sorted(case_ids), MAX_CASES)]
-    cases = _affordable(first, bank, cases, trials, deadline)
-    table = _try_all(trials, first, bank, cases, deadline, progress) if cases else []
-    best = choose(table, len(first.plan.mirror_axes)) if table else trials[0]
+    plain, bank = load_fold(fold, device, Sampling(mirroring=False))
+    trials = trials_of(plain.plan)
+    cases = [open_case(preprocessed, case_id, plain.plan) for case_id in evenly_spaced(sorted(case_ids), MAX_CASES)]
+    cases = _affordable(plain, bank, cases, trials, deadline)
+    table = _try_all(trials, plain, bank, cases, deadline, progress) if cases else []
+    best = choose(table, len(plain.plan.mirror_axes)) if table else trials[0]
     sampling = Sampling(
         weights=hash_weights(fold, "best"),
         steps=best.steps,
@@ -77,26 +77,26 @@ def trials_of(plan: Plan) -> list[SamplingChoice]:
 
 
 def _affordable(
-    first: Predictor, bank: TextBank, cases: Sequence[StoredCase], trials: Sequence[SamplingChoice], deadline: Deadline
+    plain: Predictor, bank: TextBank, cases: Sequence[StoredCase], trials: Sequence[SamplingChoice], deadline: Deadline
 ) -> list[StoredCase]:
     """The cases that all trials can predict in time. Empty: there is not even time for the smallest case.
 
     The smallest case is predicted only if its timed windows show that there is time for it.
     """
     smallest = min(cases, key=lambda case: prod(case.record.shape))
-    windows = seconds_of(first, smallest, bank)
-    passes = sum(settings_of_choice(first.plan, trial).passes for trial in trials)
-    if windows * (1 + passes) > MAX_PLANNED_SHARE * deadline.left:
+    predict_seconds = seconds_of(plain, smallest, bank)
+    passes = sum(settings_of_choice(plain.plan, trial).passes for trial in trials)
+    if predict_seconds * (1 + passes) > MAX_PLANNED_SHARE * deadline.left:
         return []
     began = time.perf_counter()
     try:
-        slabs = predict_case(first, smallest, bank, progress=deadline.limit(None))
-        labels = restore_labels(first.readout, slabs, smallest)
+        slabs = predict_case(plain, smallest, bank, progress=deadline.limit(None))
+        labels = restore_labels(plain.readout, slabs, smallest)
     except OutOfTime:
         return []
-    score_labels(first.plan, smallest, labels, surfaces=False)
-    besides = max(0.0, time.perf_counter() - began - windows)  # restored and scored
-    seconds = passes * windows + len(trials) * besides
+    score_labels(plain.plan, smallest, labels, surfaces=False)
+    score_seconds = max(0.0, time.perf_counter() - began - predict_seconds)  # restored and scored
+    seconds = passes * predict_seconds + len(trials) * score_seconds
     sizes = [prod(case.record.shape) for case in cases]
     count = int(MAX_PLANNED_SHARE * deadline.left / (seconds * sum(sizes) / len(sizes) / min(sizes)))
     if count:
@@ -106,7 +106,7 @@ def _affordable(
 
 def _try_all(
     trials: Sequence[SamplingChoice],
-    first: Predictor,
+    plain: Predictor,
     bank: TextBank,
     cases: Sequence[StoredCase],
     deadline: Deadline,
@@ -114,12 +114,12 @@ def _try_all(
 ) -> list[Trial]:
     """The table, one row per trial. Trials that exceed the deadline are left out."""
     table: list[Trial] = []
-    costs = [settings_of_choice(first.plan, trial).passes for trial in trials]
+    costs = [settings_of_choice(plain.plan, trial).passes for trial in trials]
     for number, trial in enumerate(trials):
         before, share = sum(costs[:number]) / sum(costs), costs[number] / sum(costs)
         trial_progress = deadline.limit(share_of(progress, before, share, len(trials)))
         try:
-            table.append(_try(trial, first, bank, cases, trial_progress))
+            table.append(_try(trial, plain, bank, cases, trial_progress))
         except OutOfTime:
             break
     if progress:
@@ -128,16 +128,16 @@ def _try_all(
 
 
 def _try(
-    trial: SamplingChoice, first: Predictor, bank: TextBank, cases: Sequence[StoredCase], progress: StepProgress
+    trial: SamplingChoice, plain: Predictor, bank: TextBank, cases: Sequence[StoredCase], progress: StepProgress
 ) -> Trial:
     """The table's row of one trial."""
-    plan = first.plan
+    plan = plain.plan
     began = time.perf_counter()
-    predictor = Predictor(first.networks, settings_of_choice(plan, trial), first.device)
+    predictor = Predictor(plain.networks, settings_of_choice(plan, trial), plain.device)
     scores = []
     for number, case in enumerate(cases):
         case_progress = share_of(progress, number / len(cases), 1 / len(cases), 1)
-        labels = restore_labels(first.readout, predict_case(predictor, case, bank, progress=case_progress), case)
+        labels = restore_labels(plain.readout, predict_case(predictor, case, bank, progress=case_progress), case)
         scores.append(score_labels(plan, case, labels, surfaces=False))
     seconds = (time.perf_counter() - began) / max(1, len(cases))
     return Trial(**trial.model_dump(), dice=summarise(scores).mean.dice, seconds=seconds)

@@ -10,7 +10,7 @@ from pathlib import Path
 from textdiffseg.data.store import open_case, read_record
 from textdiffseg.degradations import DEGRADATIONS
 from textdiffseg.inference.predictor import Predictor
-from textdiffseg.progress import StepProgress, share_of
+from textdiffseg.progress import StepProgress, share_of_case
 from textdiffseg.text.bank import TextBank
 from textdiffseg.validation.cases import evenly_spaced, predict_case
 from textdiffseg.validation.evidence import MIN_CASES, Evidence
@@ -48,7 +48,7 @@ def add_degraded(
     present = [case_id for case_id in case_ids if read_record(preprocessed, case_id).present]
     drawn = list(pairs(len(present)))
     for done, (index, name) in enumerate(drawn):
-        case_progress = deadline.limit(share_of(progress, done / len(drawn), 1 / len(drawn), len(drawn)))
+        case_progress = deadline.limit(share_of_case(progress, done, len(drawn)))
         if deadline.left < 0:
             break
         case = open_case(preprocessed, present[index], evidence.plan)

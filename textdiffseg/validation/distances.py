@@ -16,9 +16,9 @@ from textdiffseg.files import write_record
 from textdiffseg.folds.sampling import alternative_settings
 from textdiffseg.inference.alternatives import draw_masks
 from textdiffseg.inference.samples import SamplePredictor
-from textdiffseg.progress import StepProgress, share_of
+from textdiffseg.progress import StepProgress, share_of_case
 from textdiffseg.text.bank import TextBank
-from textdiffseg.validation.cases import load_samplers, numbers_of, queries_of, scored_names
+from textdiffseg.validation.cases import load_sampler, numbers_of, queries_of, scored_names
 from textdiffseg.validation.timing import Deadline, OutOfTime, seconds_of
 
 MAX_DISTANCE_SECONDS = 300.0  # of `measure_distances`
@@ -58,20 +58,18 @@ def measure_distances(
     if plan.sample_steps is None or not names:
         return summary
     deadline = Deadline(max_seconds)
-    loaded = load_samplers(fold, device, alternative_settings)
-    if loaded is None:
+    sampler = load_sampler(fold, device, alternative_settings)
+    if sampler is None:
         return summary
-    plain, sampled, bank = loaded
-    predictor = SamplePredictor(sampled.networks, sampled.settings, device)
+    predictor = SamplePredictor(sampler.samples.networks, sampler.samples.settings, device)
     distances: dict[str, dict[str, float]] = {}
     for done, name in enumerate(names):
         case = open_case(preprocessed, name, plan)
-        expected = seconds_of(plain, case, bank, predictor.settings)
-        if expected > deadline.left:
+        if seconds_of(sampler.masks, case, sampler.bank, predictor.settings) > deadline.left:
             break
-        case_progress = deadline.limit(share_of(progress, done / len(names), 1 / len(names), len(names)))
+        case_progress = deadline.limit(share_of_case(progress, done, len(names)))
         try:
-            distances[name] = _distances(predictor, case, bank, case_progress)
+            distances[name] = _distances(predictor, case, sampler.bank, case_progress)
         except OutOfTime:
             break
     scores = [with_distances(case, distances.get(case.case, {})) for case in summary.cases]

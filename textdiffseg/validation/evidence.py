@@ -118,9 +118,9 @@ class Evidence:
         factors = []
         for half, temperature in enumerate(half_temperatures(self.voxels)):
             intervals = self.intervals(temperature)
-            own = halves == half
-            factors.append(fit_widening(intervals[own], truths[own]) or 1.0)
-            widened[~own] = widen(intervals[~own], factors[-1])
+            in_half = halves == half
+            factors.append(fit_widening(intervals[in_half], truths[in_half]) or 1.0)
+            widened[~in_half] = widen(intervals[~in_half], factors[-1])
         return widened, factors
 
     def _widening(self, temperature: float) -> Widening | None:
@@ -161,7 +161,9 @@ def true_volumes(case: StoredCase, plan: Plan) -> np.ndarray | None:
         counts.append(np.sum([np.bincount(plane.ravel(), minlength=size) for plane in original], axis=0))
     mean = np.mean(counts, axis=0)
     known = case.record.known
-    volumes = [mean[list(part)].sum() * (number in known) for number, part in enumerate(plan.value_numbers, start=1)]
+    volumes = [
+        mean[list(numbers)].sum() * (number in known) for number, numbers in enumerate(plan.value_numbers, start=1)
+    ]
     return np.array(volumes, dtype=np.float64)
 
 

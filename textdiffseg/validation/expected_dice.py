@@ -88,14 +88,16 @@ def fit_expected_dice(masks: Sequence[ScoredMask], plan: Plan, absent: Sequence[
     halves = [[mask for mask in masks if mask.case % 2 == half] for half in (0, 1)]
     if not all(halves) or not any(mask.degraded for mask in masks):
         return None
-    whole = _fit(masks)
+    curve = _fit(masks)
     poor = _poor_dice(masks)
-    pairs = np.concatenate([_means(_fit(halves[1 - half]), halves[half]) for half in (0, 1)])
-    expected, true, below = pairs[:, 0], pairs[:, 1], pairs[:, 2].astype(bool)
+    cross_fitted = [MeanDice.of(halves[half], _fit(halves[1 - half])) for half in (0, 1)]
+    expected = np.concatenate([mean_dice.expected for mean_dice in cross_fitted])
+    true = np.concatenate([mean_dice.true for mean_dice in cross_fitted])
+    below = np.concatenate([mean_dice.below for mean_dice in cross_fitted])
     is_poor = true < poor
     return DiceFit(
-        curve=whole.curve,
-        threshold=whole.threshold,
+        curve=curve.curve,
+        threshold=curve.threshold,
         may_be_absent=tuple(plan.labels[number - 1].name for number in sorted(set(absent))),
         scans=len(masks),
         degraded=sum(mask.degraded for mask in masks),
@@ -118,14 +120,24 @@ def _fit(masks: Sequence[ScoredMask]) -> DiceCurve:
         x, y = np.append(0.0, x), np.append(0.0, y)
     curve = np.interp(KNOTS, x, y).clip(0, 1).tolist()
     plain = DiceCurve(curve=tuple(curve), threshold=0.0)
-    expected, true, _ = _means(plain, masks).T
-    return plain.model_copy(update={"threshold": _threshold(expected, true, _poor_dice(masks))})
+    mean_dice = MeanDice.of(masks, plain)
+    threshold = _threshold(mean_dice.expected, mean_dice.true, _poor_dice(masks))
+    return plain.model_copy(update={"threshold": threshold})
 
 
-def _means(curve: DiceCurve, masks: Sequence[ScoredMask]) -> np.ndarray:
-    """The expected mean Dice, the true mean Dice, and whether the former is below the threshold: (masks, 3)."""
-    expected = [float(curve.expected(mask.soft_dice[mask.scored]).mean()) for mask in masks]
-    return np.array([(e, mask.mean_dice, e < curve.threshold) for e, mask in zip(expected, masks, strict=True)])
+@dataclass(frozen=True)
+class MeanDice:
+    """The mean Dice over labels of each of N masks."""
+
+    expected: np.ndarray  # (N,) by a curve
+    true: np.ndarray  # (N,)
+    below: np.ndarray  # (N,) bool: the expected one is below the threshold of the curve
+
+    @classmethod
+    def of(cls, masks: Sequence[ScoredMask], curve: DiceCurve) -> "MeanDice":
+        """The mean Dice of masks, as a curve expects it and as it is."""
+        expected = np.array([curve.expected(mask.soft_dice[mask.scored]).mean() for mask in masks])
+        return cls(expected, np.array([mask.mean_dice for mask in masks]), expected < curve.threshold)
 
 
 def _poor_dice(masks: Sequence[ScoredMask]) -> float:

@@ -9,7 +9,7 @@ from textdiffseg.data.store import StoredCase
 from textdiffseg.folds.postprocessing import Postprocessing, PostprocessingTrial, PostprocessingTrials
 from textdiffseg.imaging.boxes import box_of
 from textdiffseg.imaging.components import component_sizes, components_of, holes_in
-from textdiffseg.masks import mask_of
+from textdiffseg.masks import LabelKey, mask_of, values_of_key
 from textdiffseg.validation.cases import numbers_of, scored_names
 
 SIZES_ML = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # least volumes of a component that are tried
@@ -56,7 +56,7 @@ class PostprocessingEvidence:
 
 
 def dice_after_steps(
-    numbers: np.ndarray, reference: np.ndarray, names: Mapping[int | tuple[int, ...], str], millilitres: float
+    numbers: np.ndarray, reference: np.ndarray, names: Mapping[LabelKey, str], millilitres: float
 ) -> dict[str, np.ndarray]:
     """The Dice (steps,) of each label after each of `STEPS`, by name. Every step starts from the same mask.
 
@@ -72,7 +72,7 @@ def dice_after_steps(
     truths = np.bincount(reference[reference > 0])
     dice = {}
     for key, name in names.items():
-        values = key if isinstance(key, tuple) else (key,)
+        values = values_of_key(key)
         truth = int(sum(truths[value] for value in values if value < len(truths)))
         box = box_of(boxes, values)
         if box is None:
@@ -92,12 +92,12 @@ def _dice_of_label(
     volumes = component_sizes(components, count) * millilitres
     sizes, shared = (component_sizes(components, count, where) for where in (known, true))
     added = holes_in(mask) & (numbers == 0)
-    more, more_shared = int(np.count_nonzero(added & known)), int(np.count_nonzero(added & true))
+    filled, filled_shared = int(np.count_nonzero(added & known)), int(np.count_nonzero(added & true))
     rows = []
     for step in STEPS:
         kept = step.kept(volumes)
         size, common = int(sizes[kept].sum()), int(shared[kept].sum())
         if step.fill_holes:
-            size, common = size + more, common + more_shared
+            size, common = size + filled, common + filled_shared
         rows.append(2 * common / (size + truth) if size + truth else 1.0)
     return np.array(rows)

@@ -4,10 +4,12 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from plans.geometry import triple
 from plans.layout import FoldFolder
 from textdiffseg.data.store import open_case, read_record
-from textdiffseg.evaluation.metrics import CaseScores
+from textdiffseg.evaluation.metrics import CaseScores, LabelScores
 from textdiffseg.evaluation.summary import Summary, summarise
 from textdiffseg.files import write_record
 from textdiffseg.folds.entropy import EntropyMap
@@ -55,7 +57,8 @@ def validate_fold(
         degrading: called with (degraded scans done, all degraded scans).
     """
     predictor, bank = load_fold(fold, device, read_sampling(fold))
-    scores, evidence, steps = [], Evidence(predictor.plan, predictor.settings), PostprocessingEvidence(predictor.plan)
+    scores, postprocessing = [], PostprocessingEvidence(predictor.plan)
+    evidence = Evidence(predictor.plan, predictor.settings)
     began = time.perf_counter()
     windows = [predictor.windows(triple(read_record(preprocessed, case_id).shape)) for case_id in case_ids]
     for number, case_id in enumerate(case_ids):
@@ -69,12 +72,12 @@ def validate_fold(
         write_mask(fold.mask(case_id), labels, predictor.plan, case)
         entropy.write(fold, case_id)
         if calibrate:
-            steps.add(labels, case)
+            postprocessing.add(labels, case)
     note = predictor.plan.text.note
     summary = summarise(only_lesions(scores), notes=[note] if note else [])
     write_record(fold.summary, summary)
     if calibrate:
-        write_record(fold.postprocessing, steps.trials(hash_weights(fold, "best")))
+        write_record(fold.postprocessing, postprocessing.trials(hash_weights(fold, "best")))
         allowed = max(MIN_DEGRADED_SECONDS, DEGRADED_SHARE * (time.perf_counter() - began))
         add_degraded(evidence, predictor, bank, preprocessed, case_ids, Deadline(allowed), degrading)
         store_fit(fold, evidence.fit())
@@ -86,19 +89,20 @@ def only_lesions(cases: Sequence[CaseScores]) -> list[CaseScores]:
 
     A label counts as one of lesions if at least `MIN_SEVERAL` of the references that hold it have several components.
     """
-    counts: dict[str, list[float]] = {}
+    counts: dict[str, list[float]] = {}  # components of each reference that holds the label
     for case in cases:
         for name, label in case.labels.items():
             if label.lesions is not None and label.lesions.reference:
                 counts.setdefault(name, []).append(label.lesions.reference)
-    kept = {name for name, own in counts.items() if sum(count > 1 for count in own) >= MIN_SEVERAL * len(own)}
+    lesions = {name for name, components in counts.items() if np.mean(np.array(components) > 1) >= MIN_SEVERAL}
 
-    def of(case: CaseScores) -> CaseScores:
-        others = {name: label for name, label in case.labels.items() if name not in kept}
-        rest = {name: label.model_copy(update={"lesions": None}) for name, label in others.items()}
-        return case.model_copy(update={"labels": case.labels | rest})
+    def only_of_lesions(name: str, label: LabelScores) -> LabelScores:
+        return label if name in lesions else label.model_copy(update={"lesions": None})
 
-    return [of(case) for case in cases]
+    return [
+        case.model_copy(update={"labels": {name: only_of_lesions(name, label) for name, label in case.labels.items()}})
+        for case in cases
+    ]
 
 
 def _kept(entropy: EntropyMap, predictor: Predictor, slabs: Iterable[Slab]) -> Iterator[Slab]:

@@ -118,10 +118,12 @@ def test_samples_see_their_case_from_their_patch(stored, make_plan):
     plan = make_plan(patch=(8, 8, 8), overview={"edge": 8, "widths": (4, 8)})
     samples = TrainingSamples(folder, ids, plan, (1, 1), 0)
     drawn = [samples[SampleKey(0, index)] for index in range(300)]
-    shapes = {(tuple(one.overview.image.shape), tuple(one.overview.places.shape)) for one in drawn}
+    shapes = {(tuple(one.overview.image.shape), tuple(one.overview.offsets.shape)) for one in drawn}
     assert shapes == {((1, 1, 8, 8, 8), (1, 2, 2, 2, 3))}
     assert 0.05 < np.mean([not bool(sample.overview.known) for sample in drawn]) < 0.15
-    mirrored = [bool(sample.overview.places[0, 0, 0, 0, 2] > sample.overview.places[0, 0, 0, 1, 2]) for sample in drawn]
+    mirrored = [
+        bool(sample.overview.offsets[0, 0, 0, 0, 2] > sample.overview.offsets[0, 0, 0, 1, 2]) for sample in drawn
+    ]
     assert not any(mirrored), "cells and places are mirrored together"
     forms = {(sample.case, tuple(sample.overview.image.flatten().tolist())) for sample in drawn}
     assert len(ids) < len(forms) <= 8 * len(ids), "one image per case, in up to eight mirrored forms"

@@ -88,9 +88,9 @@ def test_the_distance_is_measured_across_blocks_of_planes():
     assert np.array_equal(near_foreground(labels, (2.0, 1.0, 1.0)), expected)
 
 
-def sampled(p, labels, **most):
+def sampled(p, labels, **options):
     """The voxels of two slabs, near the foreground of `labels`."""
-    sample = SlabSample(labels, (1, 1, 1), len(p), **most)
+    sample = SlabSample(labels, (1, 1, 1), len(p), **options)
     for first in (0, 2):
         planes = slice(first, 2 if first == 0 else None)
         sample.add(first, p[:, planes], range(len(p)))
@@ -100,7 +100,7 @@ def sampled(p, labels, **most):
 def test_a_sample_of_voxels_keeps_probabilities_and_truth_together():
     labels = np.random.default_rng(0).integers(0, 3, (6, 7, 8)).astype(np.int8)
     p = np.eye(3, dtype=np.float32)[labels].transpose(3, 0, 1, 2)
-    voxels = sampled(p, labels, most=50)
+    voxels = sampled(p, labels, max_voxels=50)
     assert voxels.p.shape == (3, 50)
     assert (voxels.p.argmax(0) == voxels.truth).all()
     assert brier_score(voxels.p, voxels.truth) == 0

@@ -233,8 +233,8 @@ def test_names_are_read_in_nnunets_and_the_decathlons_way(tmp_path):
     folder.mkdir()
     for labels in ({"background": 0, "liver": 3}, {"0": "background", "3": "liver"}):
         (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
-        annotations, own = read_annotations(folder, ["a"])
-        assert annotations["a"].values == own == {"liver": 3}
+        labels = read_annotations(folder, ["a"])
+        assert labels.annotations["a"].values == labels.values == {"liver": 3}
 
 
 def header(references, **changes):

@@ -9,7 +9,7 @@ from textdiffseg.inference.samples import SamplePredictor
 from textdiffseg.inference.tiling import tile
 from textdiffseg.inference.windows import joined
 from textdiffseg.networks.model import TextDiffSeg
-from textdiffseg.segmenter import AroundMask
+from textdiffseg.segmenter import MaskSampler
 
 SETTINGS = PredictionSettings(steps=3, samples=4, seed=2)
 
@@ -53,11 +53,11 @@ def test_samples_do_not_depend_on_those_that_are_drawn_with_them(models, image, 
 def test_overlapping_windows_decode_the_same_latents(models, image, bank, monkeypatch):
     """And those of the first window are its own: nothing was drawn before."""
     tiling, seen = tile(tuple(image.shape[1:]), models[0].plan.patch, models[0].plan.latent_stride), {}
-    plain = AroundMask.decode
+    plain = MaskSampler.decode
 
     def run(in_turn):
         drawn = seen.setdefault(in_turn, [])
-        monkeypatch.setattr(AroundMask, "decode", lambda self, r: (drawn.append(r[0]), plain(self, r))[1])
+        monkeypatch.setattr(MaskSampler, "decode", lambda self, r: (drawn.append(r[0]), plain(self, r))[1])
         predictor = SamplePredictor(models[:1], SETTINGS)
         predictor.room.windows, predictor.in_turn = 1, in_turn
         list(predictor.sample_slabs(image, bank.all_labels(), [3]))

@@ -14,7 +14,7 @@ from textdiffseg.inference import segmenting
 from textdiffseg.inference.measures import expected_dice_of, volumes_of
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import select_labels
-from textdiffseg.inference.scan import CalibratedPredictor, ScanResult, examine
+from textdiffseg.inference.scan import CalibratedPredictor, ScanResult, segment_image
 from textdiffseg.inference.segmenting import PreparedModel
 from textdiffseg.inference.volumes import SlabVoxelSums, VoxelSums
 from textdiffseg.preprocessing.case import preprocess_image
@@ -60,10 +60,10 @@ def models(request, plan, make_model):
 def test_one_prediction_serves_both_and_samples_say_the_same_separate_a_mask(models, bank, scan):
     calibrated = CalibratedPredictor(Predictor(models, SAMPLES), AppliedCalibration(temperature=2.0, widening=1.5))
     selection = select_labels(models[0].plan, bank)
-    both = examine(*scan, selection, calibrated, mask_uncertainty=True, probabilities=True)
+    both = segment_image(*scan, selection, calibrated, mask_uncertainty=True, probabilities=True)
     single_pass = CalibratedPredictor(Predictor(models, PredictionSettings()))
-    mask = examine(*scan, selection, single_pass, probabilities=True)
-    separate = examine(*scan, selection, single_pass, calibrated, probabilities=True)
+    mask = segment_image(*scan, selection, single_pass, probabilities=True)
+    separate = segment_image(*scan, selection, single_pass, calibrated, probabilities=True)
     assert set(mask.maps) == PROBABILITIES
     assert mask.sums is None, "nothing was fitted for this setting"
     assert (separate.slots == mask.slots).all()
@@ -79,7 +79,7 @@ def test_maps_in_files_are_those_in_memory(models, bank, scan, tmp_path):
     calibrated = CalibratedPredictor(Predictor(models, SAMPLES), AppliedCalibration(temperature=2.0))
     arguments = *scan, select_labels(models[0].plan, bank), calibrated
     options = {"mask_uncertainty": True, "probabilities": True}
-    kept, written = examine(*arguments, **options), examine(*arguments, **options, folder=tmp_path)
+    kept, written = segment_image(*arguments, **options), segment_image(*arguments, **options, folder=tmp_path)
     assert set(kept.maps) == set(written.maps)
     assert len(list(tmp_path.iterdir())) == len(kept.maps) == 5
     for name, array in kept.maps.items():
@@ -176,8 +176,8 @@ def test_an_empty_mask_has_no_expected_dice_where_it_may_be_right(plan, bank):
 def test_a_prompt_is_answered_as_separate_all_other_labels(models, bank, scan):
     plan, masks = models[0].plan, CalibratedPredictor(Predictor(models, PredictionSettings()))
     whole, back = (
-        examine(*scan, select_labels(plan, bank), masks, probabilities=True),
-        examine(*scan, select_labels(plan, bank, ["back"]), masks, probabilities=True),
+        segment_image(*scan, select_labels(plan, bank), masks, probabilities=True),
+        segment_image(*scan, select_labels(plan, bank, ["back"]), masks, probabilities=True),
     )
     assert set(back.maps) == {"probabilities/1_back"}
     if plan.regions is None:

@@ -39,14 +39,14 @@ def finding(monkeypatch):
     """A function that restricts predictions to these slots."""
     from textdiffseg.inference import segmenting
 
-    plain = segmenting.examine
+    plain = segmenting.segment_image
 
     def only(*slots):
-        def examine(*args):
+        def segment_image(*args):
             result = plain(*args)
             return replace(result, slots=np.where(np.isin(result.slots, slots), result.slots, 0))
 
-        monkeypatch.setattr(segmenting, "examine", examine)
+        monkeypatch.setattr(segmenting, "segment_image", segment_image)
 
     return only
 

@@ -5,6 +5,7 @@ A part with holes is one polygon: a narrow channel (keyhole) of no width leads t
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 
 import contourpy
@@ -39,28 +40,31 @@ def _joined(rings: list[np.ndarray]) -> np.ndarray:
     polygon, holes = rings[0], rings[1:]
     channels = [_channel(polygon, hole) for hole in holes]
     while holes:
-        number = min(range(len(holes)), key=lambda one: channels[one][0])
-        _, outside, inside = channels.pop(number)
-        hole = holes.pop(number)
-        hole = np.roll(hole, -_corner_index(hole, inside), axis=0)
-        at = _corner_index(polygon, outside)
-        polygon = np.concatenate([polygon[: at + 1], hole, hole[:1], polygon[at:]])
-        channels = [min(old, _channel(hole, one), key=_length) for old, one in zip(channels, holes, strict=True)]
+        nearest = min(range(len(holes)), key=lambda index: channels[index].squared_length)
+        channel, hole = channels.pop(nearest), holes.pop(nearest)
+        hole = np.roll(hole, -_corner_index(hole, channel.at_hole), axis=0)
+        start = _corner_index(polygon, channel.at_polygon)
+        polygon = np.concatenate([polygon[: start + 1], hole, hole[:1], polygon[start:]])
+        # The joined hole is a part of the polygon now, and may be nearer to the other holes.
+        candidates = [(old, _channel(hole, other)) for old, other in zip(channels, holes, strict=True)]
+        channels = [min(pair, key=lambda channel: channel.squared_length) for pair in candidates]
     return polygon
 
 
-_Channel = tuple[float, np.ndarray, np.ndarray]  # its squared length, its end outside the hole, its end at the hole
+@dataclass(frozen=True)
+class _Channel:
+    """The narrow channel between a polygon and a hole in it."""
+
+    squared_length: float
+    at_polygon: np.ndarray  # (2,) its end at the polygon
+    at_hole: np.ndarray  # (2,) its end at the hole
 
 
 def _channel(ring: np.ndarray, hole: np.ndarray) -> _Channel:
     """The shortest channel between the points of two rings."""
     apart = cdist(ring, hole, "sqeuclidean")
-    at, start = np.unravel_index(int(apart.argmin()), apart.shape)
-    return float(apart[at, start]), ring[at], hole[start]
-
-
-def _length(channel: _Channel) -> float:
-    return channel[0]
+    row, column = np.unravel_index(int(apart.argmin()), apart.shape)
+    return _Channel(float(apart[row, column]), ring[row], hole[column])
 
 
 def _corner_index(ring: np.ndarray, point: np.ndarray) -> int:

@@ -31,7 +31,10 @@ class OtherForms:
         stem, ending = split_ending(self.mask.name)
         stems = label_stems(tuple(self.structures), self.values)
         folder = self.mask.parent / SEPARATE / stem
-        return {folder / f"{one}{ending}": values for one, values in zip(stems, self.structures.values(), strict=True)}
+        return {
+            folder / f"{label_stem}{ending}": values
+            for label_stem, values in zip(stems, self.structures.values(), strict=True)
+        }
 
     @property
     def dicom(self) -> dict[Conversion, Path]:

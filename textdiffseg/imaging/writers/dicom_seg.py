@@ -46,7 +46,7 @@ def _build(segments: np.ndarray, names: Iterable[str], source: SourceSlices, ver
         source_images=source.headers,
         pixel_array=segments,
         segmentation_type=SegmentationTypeValues.BINARY,
-        segment_descriptions=[_described(*one, version) for one in enumerate(names, start=1)],
+        segment_descriptions=[_described(number, name, version) for number, name in enumerate(names, start=1)],
         series_instance_uid=generate_uid(),
         series_number=SERIES_NUMBER,
         sop_instance_uid=generate_uid(),
@@ -66,12 +66,12 @@ def _segments(placed: np.ndarray, values: list[Collection[int]]) -> np.ndarray:
     """Segment numbers (slices, rows, columns), or masks (slices, rows, columns, segments) if segments overlap."""
     if len(set().union(*values)) == sum(map(len, values)):
         numbers = np.zeros(placed.shape, dtype=np.uint16)
-        for number, own in enumerate(values, start=1):
-            numbers[mask_of(placed, own)] = number
+        for number, label_values in enumerate(values, start=1):
+            numbers[mask_of(placed, label_values)] = number
         return numbers
     masks = np.zeros((*placed.shape, len(values)), dtype=np.uint8)
-    for number, own in enumerate(values):
-        masks[..., number] = mask_of(placed, own)
+    for number, label_values in enumerate(values):
+        masks[..., number] = mask_of(placed, label_values)
     return masks
 
 

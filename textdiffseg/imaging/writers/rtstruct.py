@@ -90,7 +90,9 @@ def _add(dataset: Dataset, source: SourceSlices, number: int, name: str, mask: n
     drawn.ReferencedROINumber = number
     drawn.ROIDisplayColor = [round(255 * share) for share in colorsys.hsv_to_rgb(number * _GOLDEN % 1, 0.8, 1)]
     if contours := [
-        contour for one, plane in zip(source.slices, mask, strict=True) for contour in _contours(one, plane)
+        contour
+        for source_slice, plane in zip(source.slices, mask, strict=True)
+        for contour in _contours(source_slice, plane)
     ]:
         drawn.ContourSequence = contours
     observation.ObservationNumber = observation.ReferencedROINumber = number
@@ -100,10 +102,10 @@ def _add(dataset: Dataset, source: SourceSlices, number: int, name: str, mask: n
     dataset.RTROIObservationsSequence.append(observation)
 
 
-def _contours(one: Slice, mask: np.ndarray) -> Iterator[Dataset]:
-    reference = [_reference(one)]
+def _contours(source_slice: Slice, mask: np.ndarray) -> Iterator[Dataset]:
+    reference = [_reference(source_slice)]
     for polygon in outlines(mask):
-        points = np.column_stack([polygon, np.ones(len(polygon))]) @ one.plane[:3].T
+        points = np.column_stack([polygon, np.ones(len(polygon))]) @ source_slice.plane[:3].T
         contour = Dataset()
         contour.ContourImageSequence = reference
         contour.ContourGeometricType = "CLOSED_PLANAR"
@@ -119,9 +121,12 @@ def _numbers(points: np.ndarray) -> RawDataElement:
     return RawDataElement(_CONTOUR_DATA, "DS", len(content), content, 0, True, True)
 
 
-def _reference(one: Slice) -> Dataset:
+def _reference(source_slice: Slice) -> Dataset:
     item = Dataset()
-    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = one.header.SOPClassUID, one.header.SOPInstanceUID
-    if one.frame is not None:
-        item.ReferencedFrameNumber = one.frame
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = (
+        source_slice.header.SOPClassUID,
+        source_slice.header.SOPInstanceUID,
+    )
+    if source_slice.frame is not None:
+        item.ReferencedFrameNumber = source_slice.frame
     return item

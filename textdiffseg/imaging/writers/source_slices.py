@@ -62,8 +62,8 @@ class SourceSlices:
         The grids differ only if the scan was resampled, as one with a tilted gantry. Pixels outside are 0.
         """
         placed = np.zeros((len(self.slices), *self.shape), dtype=labels.dtype)
-        for number, one in enumerate(self.slices):
-            index = np.linalg.solve(geometry.affine, one.plane)[:3]  # (row, column, 1) -> (d, h, w)
+        for number, source_slice in enumerate(self.slices):
+            index = np.linalg.solve(geometry.affine, source_slice.plane)[:3]  # (row, column, 1) -> (d, h, w)
             placed[number] = _sample(labels, index, self.shape)
         return placed
 
@@ -150,7 +150,7 @@ def _sample(labels: np.ndarray, index: np.ndarray, shape: tuple[int, int]) -> np
     if labels.shape[1:] == shape and np.abs((index - aligned) @ corners).max() < _MAX_ROUNDING_VOXELS:
         return labels[d] if 0 <= d < len(labels) else np.zeros(shape, dtype=labels.dtype)
     rows, columns = np.indices(shape, sparse=True)
-    places = [np.rint(a * rows + b * columns + c).astype(np.intp) for a, b, c in index]
-    inside = np.logical_and.reduce([(at >= 0) & (at < size) for at, size in zip(places, labels.shape, strict=True)])
-    clipped = [np.clip(at, 0, size - 1) for at, size in zip(places, labels.shape, strict=True)]
+    indices = [np.rint(a * rows + b * columns + c).astype(np.intp) for a, b, c in index]
+    inside = np.logical_and.reduce([(at >= 0) & (at < size) for at, size in zip(indices, labels.shape, strict=True)])
+    clipped = [np.clip(at, 0, size - 1) for at, size in zip(indices, labels.shape, strict=True)]
     return np.where(inside, labels[tuple(clipped)], 0)

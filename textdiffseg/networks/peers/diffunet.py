@@ -131,10 +131,10 @@ class FeatureEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Features:
         """x (B, C, D, H, W) -> the features of each scale."""
-        found: Features = []
+        features: Features = []
         for stage in self.stages:
-            found.append(stage(halved(found[-1]) if found else x))
-        return found
+            features.append(stage(halved(features[-1]) if features else x))
+        return features
 
 
 class DenoisingUNet(nn.Module):
