@@ -157,9 +157,7 @@ def _search(
     for block in _blocks(len(unknown)):
         searched = source.points[unknown[block]]
         _, nearest = tree.query(searched * step, distance_upper_bound=most_mm)
-        has_neighbour = nearest < len(
-            target.indices
-        )  # scipy's mark of elements without a neighbour is the number of elements
+        has_neighbour = nearest < len(target.indices)  # scipy gives the others this number
         steps = searched[has_neighbour] - target.points[nearest[has_neighbour]]
         distances[unknown[block][has_neighbour]] = _lengths(steps, step)
 

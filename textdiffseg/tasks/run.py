@@ -144,12 +144,14 @@ def _planned(
 def _why_plan(dataset: str, root: Path, preset: Preset) -> str | None:
     """The reason to plan, in a sentence; None if plan and stored cases are up to date.
 
-    Raw files are compared by their times. `tds_plan_and_preprocess` compares their contents.
+    Raw files are compared by their times. `tds_plan_and_preprocess` compares their contents. Raises `UserError` if
+    there is no such data set.
     """
     try:
         source = PreprocessedFolder(find_folder(dataset, root, "preprocessed"))
     except UserError:
-        return f"{dataset} is not planned yet."
+        names = (folder.resolve().name for folder in find_datasets(dataset, root))
+        return f"{' + '.join(names)} is not planned yet."
     if not source.plan(preset).is_file() or not source.splits.is_file():
         return f"{source.path.name} has no plan of preset {preset} yet."
     stored = {*list_cases(source.path)}

@@ -246,6 +246,21 @@ def test_a_case_that_was_changed_is_not_taken_for_the_one_that_was_trained_and_s
     assert status(NAME, root=copied).notes == found.notes[1:]
 
 
+def test_what_is_not_planned_is_named_and_an_unknown_data_set_is_an_error_alone(tmp_path, write_raw, monkeypatch):
+    def stop(*_, **__):
+        raise Cancelled
+
+    write_raw(tmp_path)
+    monkeypatch.setattr("textdiffseg.tasks.run.plan", stop)
+    lines = []
+    with pytest.raises(Cancelled):
+        run("901", root=tmp_path, report=lines.append)
+    assert lines == [f"{NAME} is not planned yet."]
+    with pytest.raises(UserError, match="905"):
+        run("905", root=tmp_path, report=lines.append)
+    assert len(lines) == 1
+
+
 def test_a_fold_that_the_splits_no_longer_list_is_named(copied):
     path = copied / "preprocessed" / NAME / "splits.json"
     fields = json.loads(path.read_text())
