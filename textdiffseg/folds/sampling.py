@@ -81,11 +81,6 @@ class Sampling(SamplingChoice, BoundToWeights):
     cases: int = Field(0, ge=0)  # validation cases behind the table
     table: tuple[Trial, ...] = ()
 
-    @property
-    def seconds(self) -> float:
-        """The seconds per case with this choice; 0 if there is no table."""
-        return sum(row.seconds for row in self.table if row.key == self.key)
-
 
 def settings_of_choice(plan: Plan, choice: SamplingChoice, seed: int = 0) -> PredictionSettings:
     """The settings of a sampling choice, for a plan."""

@@ -17,7 +17,7 @@ from textdiffseg.pace import Forecast, duration
 from textdiffseg.progress import Cancel, OnProgress, Report, StepProgress, step_reporter
 from textdiffseg.training.log import read_log
 from textdiffseg.validation.calibrate import MAX_CALIBRATION_SECONDS, calibrate_uncertainty
-from textdiffseg.validation.choose import MAX_SECONDS, choose_sampling
+from textdiffseg.validation.choose import MAX_SECONDS, choose_sampling, trials_of
 from textdiffseg.validation.distances import MAX_DISTANCE_SECONDS, cases_with_raters, measure_distances
 from textdiffseg.validation.findings import LabelFinding, findings_of
 from textdiffseg.validation.score import validate_fold
@@ -63,7 +63,8 @@ def validate(
     if held_out:
         allowed = min(MAX_SECONDS, max(MIN_CHOICE_SECONDS, CHOICE_SHARE * trained))
         steps = _steps(progress, cancel, "Choose mirroring", "setting")
-        if not choose_sampling(fold, preprocessed, names, device, allowed, steps).table:
+        sampling = choose_sampling(fold, preprocessed, names, device, allowed, steps)
+        if not sampling.table and len(trials_of(Plan.read(fold.plan))) > 1:
             report(
                 f"Mirroring was not tried: one case with and without it would take longer than {duration(allowed)}. "
                 "Predictions use no mirroring."

@@ -40,7 +40,8 @@ def choose_sampling(
 
     The cheapest setting whose score is near the best is chosen (`folds.sampling.choose`). A few windows of the smallest
     case are timed first. If `max_seconds` are too short to try it in each setting, no setting is tried. The choice
-    is then no mirroring, and the table is empty. An earlier calibration is deleted.
+    is then no mirroring, and the table is empty. It is also empty if there is only one setting, as for all plans
+    without mirroring. An earlier calibration is deleted.
 
     Args:
         fold: the trained fold.
@@ -54,8 +55,9 @@ def choose_sampling(
     fold.calibration.unlink(missing_ok=True)  # it may belong to other weights
     plain, bank = load_fold(fold, device, Sampling(mirroring=False))
     trials = trials_of(plain.plan)
-    cases = [open_case(preprocessed, case_id, plain.plan) for case_id in evenly_spaced(sorted(case_ids), MAX_CASES)]
-    cases = _affordable(plain, bank, cases, trials, deadline)
+    tried = evenly_spaced(sorted(case_ids), MAX_CASES) if len(trials) > 1 else []
+    cases = [open_case(preprocessed, case_id, plain.plan) for case_id in tried]
+    cases = _affordable(plain, bank, cases, trials, deadline) if cases else []
     table = _try_all(trials, plain, bank, cases, deadline, progress) if cases else []
     best = choose(table, len(plain.plan.mirror_axes)) if table else trials[0]
     sampling = Sampling(

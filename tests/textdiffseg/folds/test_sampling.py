@@ -25,12 +25,6 @@ def test_small_gains_go_to_the_cheaper_setting():
     assert choose([row(4, False, None), row(1, False, None)], 3) == row(1, False, None)
 
 
-def test_a_choice_has_the_seconds_per_case():
-    table = (row(1, False, 0.8), row(1, True, 0.9).model_copy(update={"seconds": 8.0}))
-    assert Sampling(steps=1, mirroring=True, table=table).seconds == 8.0
-    assert Sampling().seconds == 0
-
-
 def test_folds_are_pooled_by_their_cases():
     def sampling(cases, plain, mirrored):
         return Sampling(steps=1, mirroring=False, cases=cases, table=(row(1, False, plain), row(1, True, mirrored)))

@@ -48,6 +48,15 @@ def test_the_choice_of_sampling_is_a_table_that_prediction_reads(fold, stored):
     assert len(settings_of_choice(plan, sampling).mirror_axes) == 2 * sampling.mirroring
 
 
+def test_a_single_setting_is_not_tried(tmp_path, stored, make_plan, make_fold, bank, monkeypatch):
+    """As of a model that was trained without mirroring, the usual one."""
+    make_fold(tmp_path / "fold_0", make_plan("default").model_copy(update={"mirror_axes": ()}), bank, 0)
+    monkeypatch.setattr(choose, "open_case", lambda *_: pytest.fail("a case is read"))
+    sampling = choose_sampling(FoldFolder(tmp_path / "fold_0"), stored, ["p", "q"])
+    assert sampling == read_sampling(FoldFolder(tmp_path / "fold_0"))
+    assert (sampling.cases, sampling.steps, sampling.mirroring, sampling.table) == (0, 0, False, ())
+
+
 def test_without_the_time_for_every_setting_none_is_tried(fold, stored, monkeypatch):
     """The mask without mirroring then, known after single windows."""
     monkeypatch.setattr(choose, "predict_case", lambda *_, **__: pytest.fail("a whole scan is predicted"))
