@@ -25,7 +25,6 @@ verdicts. With --root the trained folds are kept, and an interrupted run resumes
 """
 
 import argparse
-import dataclasses
 import json
 import sys
 import tempfile
@@ -53,7 +52,6 @@ WITHOUT = "trained without texts"
 BARS = {"gain": 0.15, "shuffled": 0.0, "no_text": -0.01, "read": 0.02}
 ALTERNATIVES, HIT = 4, 0.8  # of a scan; the Dice from which a mask counts as right
 MIN_HITS, MAX_SINGLE_HITS = 0.9, 0.6  # shares of the cases
-NO_ALTERNATIVES = "this version has no SegmentOptions.alternatives"
 NO_SAMPLES = "this model has no diffusion, and thus no samples"
 
 
@@ -145,11 +143,9 @@ def segment(
 def alternatives(fold: Path, args: argparse.Namespace) -> dict:
     """How often the single mask and the best of the alternatives are right, without texts."""
     model = Model.load(fold.parent, folds=[args.fold], device=args.device)
-    if "alternatives" not in {field.name for field in dataclasses.fields(SegmentOptions)}:
-        return {"skipped": NO_ALTERNATIVES}
     if model.plan.diffusion is None:
         return {"skipped": NO_SAMPLES}
-    options = SegmentOptions(mirroring=False, **{"alternatives": ALTERNATIVES})
+    options = SegmentOptions(mirroring=False, alternatives=ALTERNATIVES)
     single, best = [], []  # Dice of each phantom
     for phantom in phantoms_to_score(args):
         (result,) = segment(model, [phantom], {}, options)
