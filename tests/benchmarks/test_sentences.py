@@ -62,9 +62,7 @@ def test_the_best_of_the_alternatives_counts(sentences, nodules, monkeypatch):
         right = SimpleNamespace(labels=phantom.labels) if int(phantom.case[-1]) % 2 else wrong
         return [SimpleNamespace(labels=wrong.labels, alternatives=(wrong, right))]
 
-    options = sentences.dataclasses.make_dataclass("Options", [("mirroring", bool), ("alternatives", int)])
     monkeypatch.setattr(sentences, "Model", Model)
-    monkeypatch.setattr(sentences, "SegmentOptions", options)
     monkeypatch.setattr(sentences, "segment", segment)
     args = SimpleNamespace(fold="0", device="cpu", cases=4)
     assert sentences.alternatives(sentences.Path("run/fold_0"), args) == {"single_mask": 0.0, "best_alternative": 0.5}
