@@ -100,11 +100,11 @@ def check(args: argparse.Namespace) -> None:
 
 def peers_by_library(presets: Iterable[Preset]) -> dict[str, list[Preset]]:
     """The peers among the presets that need each library."""
-    presets: dict[str, list[Preset]] = {}
+    needed_by: dict[str, list[Preset]] = {}
     for preset in presets:
         for module in LIBRARIES.get(RECIPES[preset].peer, ()):
-            presets.setdefault(module, []).append(preset)
-    return presets
+            needed_by.setdefault(module, []).append(preset)
+    return needed_by
 
 
 def check_text_encoder(preprocessed: Path, preset: str, args: argparse.Namespace) -> None:

@@ -13,7 +13,6 @@ import torch
 from plans.errors import UserError
 from plans.geometry import Triple, millimetres, resampled_shape, triple
 from plans.plan import Crop, Plan
-from plans.planning.layers import NetworkShape
 from plans.planning.memory import (
     GB,
     LIBRARIES_BYTES,
@@ -101,10 +100,7 @@ def prediction_ram_gb(
     noise = 4.0 * latents * plan.latent.channels * prod(tiling.latent_shape) if settings.steps else 0.0
     maps = 2 * 4.0 * voxels if uncertainty else 0.0
     further = settings.samples - 1 + (folds if folds > 1 else 0)  # predictions of a window beyond the first one
-    at_once = windows_at_once(plan, torch.device("cpu"))
-    weights = _network_bytes(network, plan.patch, 0, on_cpu)
-    probabilities = 4.0 * at_once * prod(plan.patch) * classes * further
-    windows = _network_bytes(network, plan.patch, at_once, on_cpu) - weights + probabilities
+    weights, windows = _network_bytes(plan, classes * further, on_cpu)
     masks = _mask_bytes(classes, voxels, prod(original_shape)) if alternatives else 0.0
     padding = 4.0 * channels * prod(tiling.padded) if tiling.padded != shape else 0.0  # the padded image is a copy
     predicting = ram_bytes(channels, slots, plan.patch, tiling.padded, original_shape, windows)
@@ -117,10 +113,16 @@ def prediction_ram_gb(
     return (peak + ahead + models + LIBRARIES_BYTES) / GB
 
 
-def _network_bytes(network: NetworkShape, patch: Triple, windows: int, on_cpu: bool) -> float:
-    """The host memory of a network and of the windows it computes; those of a GPU are not in host memory."""
+def _network_bytes(plan: Plan, probabilities: int, on_cpu: bool) -> tuple[float, float]:
+    """The host memory of a network, and of the windows that it computes at once; those of a GPU are on the GPU.
+
+    `probabilities`: further ones of each voxel of a window, which are always on the host.
+    """
+    network, at_once = network_of(plan), windows_at_once(plan, torch.device("cpu"))
     device: Device = "cpu" if on_cpu else "gpu"
-    return prediction_bytes(network, patch, device, windows if on_cpu else 0)
+    weights = prediction_bytes(network, plan.patch, device, windows=0)
+    activations = prediction_bytes(network, plan.patch, device, at_once) - weights if on_cpu else 0.0
+    return weights, activations + 4.0 * at_once * prod(plan.patch) * probabilities
 
 
 def _mask_bytes(classes: int, voxels: int, original_voxels: int) -> float:

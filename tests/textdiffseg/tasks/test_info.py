@@ -123,5 +123,8 @@ def test_a_model_goes_to_another_root_and_is_found_there(validated, tmp_path, ca
     found = tds.describe(dataset="900", root=other)
     assert [fold.name for fold in found.folds] == ["0"]
     assert found.folds[0].validated
-    assert import_model.main([str(file), "--root", str(other)]) == 2, "it exists"
+    assert import_model.main([str(file), "--root", str(other)]) == 0, "it is there, unchanged"
+    (fold,) = (folder for folder in other.glob("results/*/*/fold_*"))
+    (fold / "plan.json").write_text("{}")
+    assert import_model.main([str(file), "--root", str(other)]) == 2, "another one is there"
     assert "exists already" in capsys.readouterr().err
