@@ -121,7 +121,7 @@ def _network_bytes(plan: Plan, probabilities: int, on_cpu: bool) -> tuple[float,
     network, at_once = network_of(plan), windows_at_once(plan, torch.device("cpu"))
     device: Device = "cpu" if on_cpu else "gpu"
     weights = prediction_bytes(network, plan.patch, device, windows=0)
-    activations = prediction_bytes(network, plan.patch, device, at_once) - weights if on_cpu else 0.0
+    activations = prediction_bytes(network, plan.patch, device, windows=at_once) - weights if on_cpu else 0.0
     return weights, activations + 4.0 * at_once * prod(plan.patch) * probabilities
 
 

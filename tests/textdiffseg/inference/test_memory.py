@@ -38,6 +38,17 @@ def test_more_of_anything_takes_more(plan):
     assert need(slots=60, uncertainty=True) > need(slots=60)
 
 
+def test_the_windows_of_a_gpu_are_not_in_host_memory(plan, monkeypatch):
+    monkeypatch.setattr(memory, "prediction_bytes", lambda *_, windows=1: 1e9 + 5e9 * windows)
+    monkeypatch.setattr(memory, "windows_at_once", lambda *_: 1)
+
+    def need(on_cpu):
+        return prediction_ram_gb(plan, PredictionSettings(), 1, (20, 20, 20), (20, 20, 20), on_cpu=on_cpu)
+
+    assert need(on_cpu=True) > 6
+    assert 1 < need(on_cpu=False) < 2
+
+
 @pytest.fixture
 def prepared(plan, bank, make_model):
     calibrated = CalibratedPredictor(Predictor([make_model(plan)], PredictionSettings()))
