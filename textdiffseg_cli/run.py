@@ -87,8 +87,8 @@ def _print(outcome: "RunOutcome", hours: float | None, chosen: Sequence[str]) ->
         open_folds = [fold for fold in outcome.folds if fold.state != "validated"]
         print_lines(f"Not finished: {', '.join(f'fold {fold.fold} ({fold.state})' for fold in open_folds)}.")
         options = [*([] if hours is None else ["--hours", f"{hours:g}"]), *(["--folds", *chosen] if chosen else [])]
-        longer_command = command_line("tds_run", outcome.dataset, *options, preset=outcome.preset, root=outcome.root)
-        print_lines(f"Next: {longer_command}")
+        next_command = command_line("tds_run", outcome.dataset, *options, preset=outcome.preset, root=outcome.root)
+        print_lines(f"Next: {next_command}")
     if any(fold.state == "validated" for fold in outcome.folds):
         print_lines(f"Model: {outcome.model}")
         print_lines(f"Report: {outcome.page}. Open it in a browser.")

@@ -53,13 +53,15 @@ def choose_sampling(
     """
     deadline = Deadline(max_seconds)
     fold.calibration.unlink(missing_ok=True)  # it may belong to other weights
-    plain, bank = load_fold(fold, device, Sampling(mirroring=False))
-    trials = trials_of(plain.plan)
-    tried = evenly_spaced(sorted(case_ids), MAX_CASES) if len(trials) > 1 else []
-    cases = [open_case(preprocessed, case_id, plain.plan) for case_id in tried]
-    cases = _affordable(plain, bank, cases, trials, deadline) if cases else []
-    table = _try_all(trials, plain, bank, cases, deadline, progress) if cases else []
-    best = choose(table, len(plain.plan.mirror_axes)) if table else trials[0]
+    plan = Plan.read(fold.plan)
+    trials, cases, table = trials_of(plan), list[StoredCase](), list[Trial]()
+    if len(trials) > 1:
+        plain, bank = load_fold(fold, device, Sampling(mirroring=False))
+        tried = evenly_spaced(sorted(case_ids), MAX_CASES)
+        cases = [open_case(preprocessed, case_id, plan) for case_id in tried]
+        cases = _affordable(plain, bank, cases, trials, deadline)
+        table = _try_all(trials, plain, bank, cases, deadline, progress) if cases else []
+    best = choose(table, len(plan.mirror_axes)) if table else trials[0]
     sampling = Sampling(
         weights=hash_weights(fold, "best"),
         steps=best.steps,

@@ -16,7 +16,7 @@ _STARTS = (  # place, bytes, format
     (0, b"\x89HDF", "HDF5"),
     (0, b"CDF\x01", "MINC"),
 )
-_GZIP = b"\x1f\x8b"
+GZIP = b"\x1f\x8b"
 _PACKED = {
     b"BZh": "bunzip2",
     b"\xfd7zXZ": "unxz",
@@ -53,7 +53,7 @@ def _no_scan(name: str, start: bytes, unpacked: bytes) -> str | None:
         return f"{name} is a pointer of Git LFS, not the scan. Fetch the scan with `git lfs pull`."
     if start.lstrip().lower().startswith(_WEB_PAGES):
         return f"{name} is a web page or XML, not a scan. Download it again."
-    if unpacked.startswith(_GZIP):
+    if unpacked.startswith(GZIP):
         return f"{name} is compressed twice. Unpack it once with gunzip."
     command = next((command for magic, command in _PACKED.items() if start.startswith(magic)), None)
     return f"{name} is an archive that is not read. Unpack it with `{command}`." if command else None
@@ -65,7 +65,7 @@ def _format_of(start: bytes) -> str | None:
 
 def _unpacked(start: bytes) -> bytes:
     """The first bytes of what a gzip file holds. Empty for other files."""
-    if not start.startswith(b"\x1f\x8b"):
+    if not start.startswith(GZIP):
         return b""
     try:
         return zlib.decompressobj(31).decompress(start, START_BYTES)

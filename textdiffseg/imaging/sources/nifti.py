@@ -18,8 +18,9 @@ from nibabel.volumeutils import apply_read_scaling
 from plans.errors import UserError
 from plans.geometry import Triple, triple
 from textdiffseg.imaging.forms import affine_of_header
+from textdiffseg.imaging.sources.formats import GZIP
 from textdiffseg.imaging.sources.neighbours import neighbour
-from textdiffseg.imaging.sources.streams import GZIP, Damaged, Stream, check_declared, read_voxels, reported_as_damage
+from textdiffseg.imaging.sources.streams import Damaged, Stream, check_declared, read_voxels, reported_as_damage
 from textdiffseg.imaging.volume import Geometry, Volume
 
 _HEADERS = {348: Nifti1Header, 540: Nifti2Header}

@@ -15,9 +15,8 @@ from typing import BinaryIO
 import numpy as np
 
 from plans.errors import UserError
-from textdiffseg.imaging.sources.formats import START_BYTES, wrong_ending
+from textdiffseg.imaging.sources.formats import GZIP, START_BYTES, wrong_ending
 
-GZIP = b"\x1f\x8b"
 MAX_RATIO = 1032  # of deflate, which can store 258 bytes in two bits
 MAX_TRAILING_BYTES = 1 << 24  # after the voxels; they are read to reach the checksum of a compressed stream
 # Bytes per step.
