@@ -44,7 +44,8 @@ def listed_files(folder: Path, header: DatasetHeader, source: str, faults: list[
         images, label = entry.get("images"), entry.get("label")
         labels = [label] if isinstance(label, str) else label if _are_texts(label) else []  # a list: one per rater
         if not isinstance(images, list) or not images or not labels:
-            faults.append(f"{field}.{case}: expected images (a list) and label (a path).")
+            files_expected = "images (a list)" if header.dataset is not None else "image (a path)"
+            faults.append(f"{field}.{case}: expected {files_expected} and label (a path).")
             continue
         paths = [None if path is None else _below(folder, str(path)) for path in images]  # None: a missing channel
         files[case] = (tuple(paths), tuple(_below(folder, path) for path in labels))

@@ -143,6 +143,9 @@ def test_faults_of_a_training_list(tmp_path):
         '"dataset", by case.',
         f"{source} 2: expected image and label. Add them, or remove the entry.",
     )
+    numbered = write(tmp_path / "numbered", training_list((pair[0], 5)), *pair)
+    first, *_ = faults(numbered)
+    assert first == f"{numbered}/dataset.json: training.image: expected image (a path) and label (a path)."
 
 
 def test_unicode_forms_of_names_make_no_difference(tmp_path):
