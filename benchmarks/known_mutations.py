@@ -32,10 +32,10 @@ KNOWN = (
         "rate = training.learning_rate",
     ),
     Known(
-        "the decoder of samples reads the mean instead of true latents",
-        "textdiffseg/training/objectives.py",
-        "network.decode_sample(z_0[rows], tuple(",
-        "network.decode_sample(posterior.mean[rows], tuple(",
+        "samples weigh their latents ten times too little",
+        "textdiffseg/networks/label_latent.py",
+        "return PRECISION * torch.bmm",
+        "return 0.1 * PRECISION * torch.bmm",
     ),
     Known(
         "white instead of smooth noise in training",

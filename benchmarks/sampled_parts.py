@@ -87,7 +87,7 @@ class Passthrough(Undisturbed):
         r_t = self.schedule.diffuse(posterior.residual(z_0), eps, t)
         v_hat = model.denoise(r_t, t, (posterior.mean, self.skips[-1])).float()
         z = posterior.latent(self.schedule.clean(r_t, v_hat, t), torch.ones((), device=g.device))
-        return model.decode_sample(z, self.skips, queries)
+        return model.decode_sample(z, posterior.mean, logits, self.skips, queries)
 
 
 def schedule_of_residual(plan: Plan) -> LogSnrSchedule:

@@ -8,7 +8,7 @@
 
     m, s = posterior(p)                mean and scale of the label latent (networks/label_latent.py)
     r    = DDIM(R, r_T | m, g_1)       sample: what the image leaves open
-    mask = decoder_s(m + tau s r, skips, g_1, E)       tau: `spread`
+    mask = decoder_s(m + tau s r)                      tau: `spread`; logits + <tau s r, c_q>, or a learned decoder
 
 The first part is computed once, the last two lines for each diffusion sample. Preset `unet` has only the first part.
 The publication's preset samples the latent itself: z_0 = DDIM(f, z_T | z_it). A peer is a single network.
@@ -135,8 +135,12 @@ class MaskSampler:
 
     def decode(self, r: Tensor, spread: Tensor | None = None) -> Tensor:
         """The logits (B, 1 + Q, D, H, W) of a sample. `spread`: another tau than the network's."""
-        z = self.posterior.latent(r, self.network.spread if spread is None else spread)
-        return self.network.decode_sample(z, self.features.skips, self.queries)
+        return self.decode_latent(self.posterior.latent(r, self.network.spread if spread is None else spread))
+
+    def decode_latent(self, z: Tensor) -> Tensor:
+        """The logits (B, 1 + Q, D, H, W) of a latent z (B, k, d, h, w)."""
+        features, mean = self.features, self.posterior.mean
+        return self.network.decode_sample(z, mean, features.logits, features.skips, self.queries)
 
 
 def _label_probabilities(network: TextDiffSeg, features: MaskFeatures) -> Tensor:

@@ -117,14 +117,9 @@ def denoiser_layers(net: NetworkShape) -> tuple[Convolution, ...]:
     return tuple(_latent_unet(level, net.denoiser_stages, 2 * k + net.stages[level].width, k, timed=True))
 
 
-def sample_decoder_layers(net: NetworkShape) -> tuple[Convolution, ...]:
-    """The convolutions of the decoder of samples of preset `default`; () in other presets."""
-    return tuple(_label_decoder(net.stages[: net.latent_level + 1], net.latent_channels)) if net.samples else ()
-
-
 def convolutions(net: NetworkShape) -> tuple[Convolution, ...]:
     """All convolutions."""
-    return (*mask_layers(net), *denoiser_layers(net), *sample_decoder_layers(net))
+    return (*mask_layers(net), *denoiser_layers(net))
 
 
 def _residual(stage: int, width: int, kernel: Triple, timed: bool = False) -> Iterable[Convolution]:

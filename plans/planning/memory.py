@@ -30,7 +30,6 @@ from plans.planning.layers import (
     convolutions,
     denoiser_layers,
     mask_layers,
-    sample_decoder_layers,
 )
 from plans.planning.rules import grid_positions
 
@@ -48,7 +47,6 @@ KEPT_BY_SELF_ATTENTION, KEPT_BY_FUSION = 7, 3  # tensors of the size of the atte
 # For fragmentation, workspaces of convolutions, and tensors that live only for a moment. The tensors that autograd
 # keeps are exact, but the peak of a GPU was not measured yet. Until then its activations get 30% more.
 MARGIN = {"gpu": 1.3, "cpu": 1.15}
-BYTES_KEPT_PER_CLASS = 9  # of each voxel by the loss: float32 log-softmax and softmax, and a mask
 BYTES_PER_CLASS = 24  # the most that the loss takes: also logits, products of the Dice, and gradients
 GRADIENTS = 3  # of a tensor on the image's grid, alive at the same time
 BYTES_PER_LATENT_VALUE = 48  # float32: z_0, m, s, r_0, r_t, v, the noise; some for each noisy latent
@@ -80,8 +78,7 @@ def parameters(net: NetworkShape) -> int:
     """The number of weights of the model, without the text encoder."""
     total = sum(layer.weights for layer in convolutions(net))
     unets = (() if net.paper else (net.coarse,)) + ((net.denoiser_stages,) if net.diffusion else ())
-    decoders = (net.stages[: net.fusion_level + 1], *((net.stages[: net.latent_level + 1],) if net.samples else ()))
-    for stages in (*decoders, *unets):
+    for stages in (net.stages[: net.fusion_level + 1], *unets):
         for fine, coarse in pairwise(stages):  # a transposed kernel has prod(stride) values; 1 is counted above
             total += (prod(coarse.stride) - 1) * fine.width * coarse.width
     if net.diffusion:
@@ -96,7 +93,7 @@ def parameters(net: NetworkShape) -> int:
         total += _of_overview(net.overview, net.image_channels, net.text_width)
     if net.paper:
         return total + net.stages[0].width * (1 + net.labels) + net.coarse[0].width * net.latent_channels
-    return total + (1 + net.samples) * net.text_width * (net.stages[0].width + 1)  # classifiers
+    return total + net.text_width * (net.stages[0].width + 1)  # classifier
 
 
 def _of_overview(overview: OverviewPlan, channels: int, text_width: int) -> int:
@@ -162,8 +159,8 @@ def mask_activations(net: NetworkShape, patch: Triple, batch: int, device: Devic
 def sampler_activations(net: NetworkShape, patch: Triple, batch: int, device: Device) -> float:
     """The bytes besides the weights of an iteration that trains the sampler, without a margin; 0 without one.
 
-    The denoiser reads `NOISY_LATENTS` latents of each patch, the decoder one latent of every second patch. The mask is
-    computed without gradients. Its logits and the features that the sampler reads stay.
+    The denoiser reads `NOISY_LATENTS` latents of each patch. The mask is computed without gradients. Its logits and its
+    features on the latent grid stay.
     """
     if not net.samples:
         return 0.0
@@ -171,14 +168,10 @@ def sampler_activations(net: NetworkShape, patch: Triple, batch: int, device: De
     denoiser = _values(denoiser_layers(net), grids)
     for index, stage in enumerate(net.denoiser_stages, start=latent):
         denoiser += KEPT_BY_SELF_ATTENTION * net.sampler_attentions(index) * grids[index] * stage.width
-    decoder = _values(sample_decoder_layers(net), grids)
-    features = sum(grids[index] * net.stages[index].width for index in range(latent))
-    features += (1 + NOISY_LATENTS) * grids[latent] * net.stages[latent].width
+    features = (1 + NOISY_LATENTS) * grids[latent] * net.stages[latent].width
     latents = BYTES_PER_LATENT_VALUE * NOISY_LATENTS * grids[latent] * net.latent_channels
-    classes, decoded = grids[0] * (1 + net.labels), -(-batch // 2)
-    stored = size * features + 4 * classes + latents + _input_bytes(net, grids[0])
-    per_patch = size * NOISY_LATENTS * denoiser + stored
-    return batch * per_patch + decoded * (size * decoder + BYTES_KEPT_PER_CLASS * classes)
+    stored = size * features + 4 * grids[0] * (1 + net.labels) + latents + _input_bytes(net, grids[0])
+    return batch * (size * NOISY_LATENTS * denoiser + stored)
 
 
 def _grids(net: NetworkShape, patch: Triple) -> list[int]:

@@ -184,7 +184,7 @@ def _network_fields(facts: Facts, draft: Draft, fingerprint: Fingerprint, preset
     network = replace(draft.network, diffusion=recipe.sampler or facts.paper, overview=overview)
     positions = rules.grid_positions(draft.patch, network.stride_at(network.latent_level))
     min_log_snr = rules.min_log_snr(network.latent_channels, positions)
-    diffusion = DiffusionPlan(min_log_snr=min_log_snr) if recipe.sampler else None
+    diffusion = DiffusionPlan(min_log_snr=min_log_snr, decoder="likelihood") if recipe.sampler else None
     return {
         "batch": draft.batch,
         "device": facts.budget.device,

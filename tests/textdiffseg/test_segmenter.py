@@ -45,6 +45,22 @@ def test_a_sample_is_the_mask_s_latent_and_its_scaled_residual(plan, make_model,
 
 
 @torch.no_grad()
+def test_without_a_learned_decoder_a_sample_is_the_mask_weighed_with_its_latent(make_plan, make_model, bank, patch):
+    plan = make_plan()
+    plan = plan.model_copy(update={"diffusion": plan.diffusion.model_copy(update={"decoder": "likelihood"})})
+    model, queries = make_model(plan), bank.all_labels().expand(2)
+    assert model.sample_decoder is None
+    assert not any(name.startswith("sample_decoder") for name in model.state_dict())
+    sampler = Segmenter.of(model).mask_sampler(patch, queries)
+    m, r = sampler.posterior.mean, torch.randn_like(sampler.posterior.mean)
+    assert torch.equal(sampler.decode_latent(m), sampler.features.logits), "the mean gives the mask"
+    logits = sampler.decode(r, torch.tensor(1.5))
+    evidence = model.label_latent.evidence(1.5 * sampler.posterior.scale * r, model._vectors(queries))
+    torch.testing.assert_close(logits[:, 1:], sampler.features.logits[:, 1:] + evidence, atol=1e-4, rtol=1e-4)
+    assert torch.equal(logits[:, 0], sampler.features.logits[:, 0])
+
+
+@torch.no_grad()
 def test_without_steps_the_mask_is_decoded_and_no_noise_is_read(plan, make_model, bank, patch):
     model, queries = make_model(plan), bank.all_labels().expand(2)
     (mask,) = Segmenter.of(model).logits(patch, queries)

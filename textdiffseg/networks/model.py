@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from plans.network_plan import PaperPlan
@@ -53,7 +54,7 @@ class TextDiffSeg(nn.Module):
         self.denoiser = denoiser
         self.sample_decoder = sample_decoder
         self.overview_encoder = overview_encoder
-        if sample_decoder is not None:
+        if plan.diffusion is not None:
             self.register_buffer("spread", torch.zeros(()))
 
     @property
@@ -107,12 +108,23 @@ class TextDiffSeg(nn.Module):
         """
         return _present(self.denoiser, "denoiser", self.plan)([noisy, *conditions], t)
 
-    def decode_sample(self, z: Tensor, skips: tuple[Tensor, ...], queries: Queries) -> Tensor:
+    def decode_sample(
+        self, z: Tensor, mean: Tensor, logits: Tensor, skips: tuple[Tensor, ...], queries: Queries
+    ) -> Tensor:
         """A latent z (B, k, d, h, w) -> logits (B, 1 + Q, D, H, W) of the sample.
 
-        `skips`: the image's skips that are finer than the latent grid, then the mask's features on that grid.
+        Args:
+            z: the latent.
+            mean: m (B, k, d, h, w), that of the mask.
+            logits: of the mask.
+            skips: the image's skips that are finer than the latent grid, then the mask's features on that grid. Only
+                a learned decoder reads them.
+            queries: of the same batch.
         """
-        return _present(self.sample_decoder, "sample decoder", self.plan).logits(z, skips, queries)
+        if self.sample_decoder is not None:
+            return self.sample_decoder.logits(z, skips, queries)
+        latent = _present(self.label_latent, "label latent", self.plan)
+        return logits + F.pad(latent.evidence(z - mean, self._vectors(queries)), (0, 0, 0, 0, 0, 0, 1, 0))
 
     def encode_label_map(self, slots: Tensor, queries: Queries) -> Tensor:
         """Preset `paper`: slots (B, D, H, W) int64 (`Readout.targets`) -> z_0 (B, k, d, h, w)."""
@@ -171,13 +183,13 @@ def build_model(plan: Plan) -> SegmentationNetwork:
         return TextDiffSeg(plan, **shared)
     below, channels = plan.stages[plan.latent.level :], plan.latent.channels
     inputs = 2 * channels + below[0].width
-    narrow = list(map(network.denoiser_stage, below))
+    narrow, learned = list(map(network.denoiser_stage, below)), plan.diffusion.decoder == "learned"
     return TextDiffSeg(
         plan,
         **shared,
         label_latent=LabelLatent(plan.latent_stride, plan.stages[0].width, channels),
         denoiser=LatentUNet(narrow, inputs, channels, network, timed=True).start_at_zero(),
-        sample_decoder=LabelDecoder(plan.stages[: plan.latent.level + 1], text_width, channels),
+        sample_decoder=LabelDecoder(plan.stages[: plan.latent.level + 1], text_width, channels) if learned else None,
     )
 
 

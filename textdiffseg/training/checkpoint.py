@@ -83,16 +83,16 @@ class TrainingState:
     def begin_sampler(self, fold: FoldFolder) -> None:
         """Change to the training of the sampler, on the frozen weights of `checkpoint_best`.
 
-        The decoder of samples starts as a copy of the mask decoder's finest stages. If a run is trained longer, its
-        first block and the denoiser continue from their weights. The state is changed in place: a second one would
-        keep the averages and moments of all other weights in memory.
+        If a run is trained longer, the denoiser continues from its weights. A learned decoder of samples starts as a
+        copy of the mask decoder's finest stages; only its first block continues. The state is changed in place: a
+        second one would keep the averages and moments of all other weights in memory.
         """
         assert isinstance(self.model, TextDiffSeg), "expected a model with a sampler"
-        assert self.model.sample_decoder is not None, "expected a model with a sampler"
         best = _part(read_tensors(fold.checkpoint("best")), EMA)
         masks = {name: value for name, value in best.items() if not name.startswith(SAMPLER)}
         self.model.load_state_dict(self.model.state_dict() | masks)
-        self.model.sample_decoder.copy_finest(self.model.label_decoder)
+        if self.model.sample_decoder is not None:
+            self.model.sample_decoder.copy_finest(self.model.label_decoder)
         start = TrainingState.start(self.model, self.position)
         self.objective = start.objective
         self.ema = start.ema

@@ -7,9 +7,10 @@ Masks (presets `default` and `unet`, and the peers):
 Samples (preset `default`, second stage, with everything that makes masks frozen; networks/label_latent.py has m and s):
 
     r_0  = (z_0 - m) / s,   r_t = a_t r_0 + sigma_t eps,   v = a_t eps - sigma_t r_0
-    loss = seg(decoder_s(z_0, skips)) + |R([r_t, m, g_1], t) - v|^2,   |v_hat - v|^2 = (1 + SNR) |r_0_hat - r_0|^2
+    loss = |R([r_t, m, g_1], t) - v|^2,   |v_hat - v|^2 = (1 + SNR) |r_0_hat - r_0|^2
 
-The second term is weighted by s^2, the variance of z_0. Where the image determines the mask, r_0 has no meaning.
+It is weighted by s^2, the variance of z_0. Where the image determines the mask, r_0 has no meaning. Models of before
+0.3 add seg(decoder_s(z_0, skips)), for their learned decoder of samples.
 
 The publication's model predicts the noise, and its gradients run end to end:
 
@@ -31,11 +32,12 @@ from textdiffseg.data.batch import SampleKey
 from textdiffseg.diffusion.losses import known_share, latent_loss
 from textdiffseg.diffusion.schedule import LogSnrSchedule, Schedule
 from textdiffseg.losses import segmentation_loss
+from textdiffseg.networks.label_decoder import LabelDecoder
 from textdiffseg.networks.model import SegmentationNetwork, TextDiffSeg
 from textdiffseg.networks.peers import LabelDiffusion
 from textdiffseg.queries import Queries
 from textdiffseg.readout import Readout, readout_of
-from textdiffseg.segmenter import Segmenter
+from textdiffseg.segmenter import MaskSampler, Segmenter
 from textdiffseg.training.draws import NoiseDraws, draw_noise
 from textdiffseg.training.label_diffusion import label_diffusion_loss
 
@@ -102,7 +104,7 @@ class DirectObjective(Objective):
 
 @dataclass(frozen=True)
 class SamplingObjective(Objective):
-    """Preset `default`, second stage: the losses of the decoder of samples and of the denoiser."""
+    """Preset `default`, second stage: the loss of the denoiser, and that of a learned decoder of samples."""
 
     segmenter: Segmenter
     network: TextDiffSeg  # of the segmenter
@@ -122,10 +124,7 @@ class SamplingObjective(Objective):
         with torch.no_grad():
             sampler = self.segmenter.mask_sampler(image, queries)
             z_0 = true_latent(network, self.readout, sampler.p, targets, queries)
-        posterior, skips = sampler.posterior, sampler.features.skips
-        rows = torch.arange(len(image) // 2, len(image), device=image.device)  # patches with foreground come last
-        row_queries = queries.of(rows)
-        decoded = network.decode_sample(z_0[rows], tuple(skip[rows] for skip in skips), row_queries)
+        posterior, reconstruction = sampler.posterior, None
         r_0 = posterior.residual(z_0)
         weight = posterior.scale.square() * known_share(targets, triple(z_0.shape[2:]))
         r_0, weight, m, g_1 = (
@@ -134,8 +133,15 @@ class SamplingObjective(Objective):
         )
         r_t, v = self.schedule.diffuse(r_0, draws.eps, draws.t), self.schedule.velocity(r_0, draws.eps, draws.t)
         error = (network.denoise(r_t, draws.t, (m, g_1)) - v).square()
-        reconstruction = self.readout.loss(decoded, targets[rows], row_queries)
+        if network.sample_decoder is not None:
+            reconstruction = self.reconstruction(network.sample_decoder, sampler, z_0, targets)
         return Losses(reconstruction=reconstruction, residual=(error * weight).sum() / weight.sum().clamp(min=1e-6))
+
+    def reconstruction(self, decoder: LabelDecoder, sampler: MaskSampler, z_0: Tensor, targets: Tensor) -> Tensor:
+        """The loss of a learned decoder on true latents of half of the patches: on foreground, which comes last."""
+        rows = torch.arange(len(z_0) // 2, len(z_0), device=z_0.device)
+        queries, skips = sampler.queries.of(rows), tuple(skip[rows] for skip in sampler.features.skips)
+        return self.readout.loss(decoder.logits(z_0[rows], skips, queries), targets[rows], queries)
 
 
 @dataclass(frozen=True)

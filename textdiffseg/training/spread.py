@@ -16,7 +16,7 @@ from textdiffseg.text.bank import TextBank
 from textdiffseg.training.objectives import true_latent
 from textdiffseg.training.validate import Overlap
 
-SPREADS = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0)  # factors of the residual of a sample
+SPREADS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 3.0, 4.0)  # factors of the residual of a sample
 MAX_GAP, MAX_LOSS = 0.015, 0.04  # of Dice
 
 
@@ -79,7 +79,7 @@ class _Overlaps:
         targets = readout.targets(label_map, queries)
         self.masks.add(sampler.features.logits, targets, queries)
         z_0 = true_latent(network, readout, sampler.p, targets, queries)
-        self.latents.add(network.decode_sample(z_0, sampler.features.skips, queries), targets, queries)
+        self.latents.add(sampler.decode_latent(z_0), targets, queries)
         for spread in SPREADS:
             decoded = (sampler.decode(r, torch.tensor(spread, device=r.device)) for r in residuals)
             first, second = (list(readout.masks(logits, targets, queries)) for logits in decoded)

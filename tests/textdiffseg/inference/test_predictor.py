@@ -109,7 +109,9 @@ def test_a_volume_of_one_patch_equals_the_model_itself(models, bank, plan):
         r = sample(lambda r_t, t: model.denoise(r_t, t, conditions), noise, schedule_of(plan), 2)
         torch.testing.assert_close(p, mask.logits.softmax(1)[0])
         z = posterior.latent(r, model.spread)
-        torch.testing.assert_close(sampled, model.decode_sample(z, mask.skips, queries).softmax(1)[0])
+        torch.testing.assert_close(
+            sampled, model.decode_sample(z, posterior.mean, mask.logits, mask.skips, queries).softmax(1)[0]
+        )
 
 
 def test_unet_has_no_samples(make_plan, make_model):

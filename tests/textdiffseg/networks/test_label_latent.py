@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from textdiffseg.networks.label_latent import MIN_SCALE, LabelLatent
+from textdiffseg.networks.label_latent import MIN_SCALE, PRECISION, LabelLatent
 
 STRIDE, WIDTH, CHANNELS, LABELS = (1, 2, 2), 6, 4, 3
 
@@ -90,3 +91,41 @@ def test_the_latent_is_float32_under_autocast(latent, vectors, masks):
     assert torch.equal(low.mean, plain.mean)
     assert torch.equal(low.scale, plain.scale)
     assert z_0.dtype == torch.float32
+
+
+def test_the_evidence_for_a_label_is_the_product_with_its_code(latent, vectors):
+    """PRECISION <z - m, c_q>, the logarithm of N(z; c_q, I / PRECISION) beyond that of m. Background has 0."""
+    difference = torch.randn(2, CHANNELS, 4, 1, 1, generator=torch.Generator().manual_seed(4))
+    vectors[0, 2] = 0  # a padded slot
+    found = latent.evidence(difference, vectors)
+    assert found.shape == (2, LABELS, 4, 2, 2)
+    expected = PRECISION * difference[1, :, 3, 0, 0] @ code(latent, vectors[1, 1])
+    torch.testing.assert_close(found[1, 1, 3], expected.expand(2, 2))
+    assert not found[0, 2].any()
+
+    def log_normal(z):
+        return -PRECISION / 2 * (z - code(latent, vectors[1, 1])).square().sum()
+
+    z, m = torch.randn(2, CHANNELS, generator=torch.Generator().manual_seed(5))
+    ratio = log_normal(z) - log_normal(m) + PRECISION / 2 * (z.square().sum() - m.square().sum())  # beyond background's
+    evidence = latent.evidence((z - m).view(1, -1, 1, 1, 1), vectors[1:])
+    torch.testing.assert_close(evidence[0, 1, 0, 0, 0], ratio)
+
+
+def test_the_evidence_is_interpolated_between_positions(latent, vectors):
+    difference = torch.randn(2, CHANNELS, 4, 3, 5, generator=torch.Generator().manual_seed(4))
+    found = latent.evidence(difference, vectors)
+    assert found.shape == (2, LABELS, 4, 6, 10)
+    first, second = (latent.evidence(difference[..., :1, w : w + 1], vectors)[..., 0, 0] for w in (0, 1))
+    torch.testing.assert_close(found[..., 0, 1], 0.75 * first + 0.25 * second)
+
+
+def test_a_true_latent_decodes_to_its_mask_where_the_image_says_nothing(latent, vectors):
+    """Larger blocks, as interpolation blurs single positions."""
+    slots = torch.randint(0, 1 + LABELS, (2, 1, 2, 2), generator=torch.Generator().manual_seed(2))
+    slots = slots.repeat_interleave(4, 1).repeat_interleave(16, 2).repeat_interleave(16, 3)
+    masks = torch.stack([slots == slot for slot in range(1, 1 + LABELS)], dim=1)
+    flat = torch.full(masks.shape, 1 / (1 + LABELS))
+    difference = latent(masks, vectors) - latent.posterior(flat, vectors).mean
+    logits = F.pad(latent.evidence(difference, vectors), (0, 0, 0, 0, 0, 0, 1, 0))
+    assert (logits.argmax(1) == slots).float().mean() > 0.7

@@ -94,6 +94,20 @@ def test_only_the_sampler_learns_in_the_second_stage(setting):
     assert learning(setting[0], found.residual) == {"denoiser"}
 
 
+def test_without_a_learned_decoder_the_denoiser_learns_alone(setting):
+    model, *inputs = setting
+    plan = model.plan.model_copy(
+        update={"diffusion": model.plan.diffusion.model_copy(update={"decoder": "likelihood"})}
+    )
+    lean = build_model(plan)
+    lean.load_state_dict({name: value for name, value in model.state_dict().items() if "sample_decoder" not in name})
+    _, draws, expected = of_samples(setting)
+    _, _, found = of_samples((lean, *inputs), draws)
+    assert list(found.named()) == ["residual"]
+    assert learning(lean, found.residual) == {"denoiser"}
+    torch.testing.assert_close(found.residual, expected.residual)
+
+
 def test_the_decoder_of_samples_reads_true_latents_and_the_skips_of_the_last_half(setting):
     model, image, slots, queries = setting
     found = []

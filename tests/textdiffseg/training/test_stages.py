@@ -135,11 +135,11 @@ def test_the_last_entry_of_the_log_has_the_dice_of_decoded_true_latents(whole):
 @pytest.mark.parametrize(
     ("loss", "gap", "expected"),
     [
-        (0.0, 0.01, 1.0),  # the smallest spread fits
+        (0.0, 0.0075, 0.5),  # the smallest spread fits
         (0.0, 0.03, 2.0),  # the smallest at which 0.03 / spread is at most 0.015
         (0.015, 0.2, 2.5),  # none fits: the largest at which 0.015 times the spread is at most 0.04
         (0.015, 0.03, 2.0),
-        (0.05, 0.2, 1.0),  # all are too rough: the smallest
+        (0.1, 0.2, 0.5),  # all are too rough: the smallest
     ],
 )
 def test_the_spread_is_the_smallest_that_fits_among_those_that_are_near_the_mask(
