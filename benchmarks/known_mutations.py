@@ -34,8 +34,8 @@ KNOWN = (
     Known(
         "samples weigh their latents ten times too little",
         "textdiffseg/networks/label_latent.py",
-        "return PRECISION * torch.bmm",
-        "return 0.1 * PRECISION * torch.bmm",
+        "alpha=PRECISION)",
+        "alpha=0.1 * PRECISION)",
     ),
     Known(
         "white instead of smooth noise in training",

@@ -65,15 +65,17 @@ class LabelLatent(nn.Module):
         variance = _painted(sd.square(), codes.square())
         return LatentPosterior(_painted(F.avg_pool3d(p, self.stride), codes), (variance + MIN_SCALE**2).sqrt())
 
-    def evidence(self, difference: Tensor, vectors: Tensor) -> Tensor:
-        """What z says beyond m about each label: PRECISION <z - m, c_q> (B, Q, D, H, W) float32.
+    def weigh(self, logits: Tensor, difference: Tensor, vectors: Tensor) -> Tensor:
+        """The mask's logits (B, 1 + Q, D, H, W) float32, weighed with a latent by Bayes' rule; of the same shape.
 
         `difference`: z - m (B, k, d, h, w), interpolated linearly between latent positions.
         """
-        size = [edge * step for edge, step in zip(difference.shape[2:], self.stride, strict=True)]
-        fine = F.interpolate(difference.float(), size=size, mode="trilinear", align_corners=False)
+        fine = F.interpolate(difference.float(), size=logits.shape[2:], mode="trilinear", align_corners=False)
+        weighed = logits.clone(memory_format=torch.contiguous_format)
+        labels = weighed[:, 1:].flatten(2)  # a view; a sum of whole tensors would take more memory with many labels
         with float32_products(fine.device):
-            return PRECISION * torch.bmm(self._codes(vectors), fine.flatten(2)).unflatten(2, size)
+            labels.baddbmm_(self._codes(vectors), fine.flatten(2), alpha=PRECISION)
+        return weighed
 
     def _codes(self, vectors: Tensor) -> Tensor:
         """c_q (B, Q, k) float32; 0 for padded slots, whose vectors are 0."""

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from plans.network_plan import PaperPlan
@@ -124,7 +123,7 @@ class TextDiffSeg(nn.Module):
         if self.sample_decoder is not None:
             return self.sample_decoder.logits(z, skips, queries)
         latent = _present(self.label_latent, "label latent", self.plan)
-        return logits + F.pad(latent.evidence(z - mean, self._vectors(queries)), (0, 0, 0, 0, 0, 0, 1, 0))
+        return latent.weigh(logits, z - mean, self._vectors(queries))
 
     def encode_label_map(self, slots: Tensor, queries: Queries) -> Tensor:
         """Preset `paper`: slots (B, D, H, W) int64 (`Readout.targets`) -> z_0 (B, k, d, h, w)."""

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from textdiffseg.networks.label_latent import MIN_SCALE, PRECISION, LabelLatent
 
@@ -24,6 +23,14 @@ def vectors():
 def masks():
     slots = torch.randint(0, 1 + LABELS, (2, 4, 6, 8), generator=torch.Generator().manual_seed(2))
     return torch.stack([slots == slot for slot in range(1, 1 + LABELS)], dim=1)
+
+
+def evidence(latent, difference, vectors):
+    """What a latent adds to the labels' logits (B, Q, D, H, W)."""
+    size = [edge * step for edge, step in zip(difference.shape[2:], STRIDE, strict=True)]
+    weighed = latent.weigh(torch.zeros(len(vectors), 1 + vectors.shape[1], *size), difference, vectors)
+    assert not weighed[:, 0].any(), "background gets nothing"
+    return weighed[:, 1:]
 
 
 def code(latent, vector):
@@ -97,7 +104,7 @@ def test_the_evidence_for_a_label_is_the_product_with_its_code(latent, vectors):
     """PRECISION <z - m, c_q>, the logarithm of N(z; c_q, I / PRECISION) beyond that of m. Background has 0."""
     difference = torch.randn(2, CHANNELS, 4, 1, 1, generator=torch.Generator().manual_seed(4))
     vectors[0, 2] = 0  # a padded slot
-    found = latent.evidence(difference, vectors)
+    found = evidence(latent, difference, vectors)
     assert found.shape == (2, LABELS, 4, 2, 2)
     expected = PRECISION * difference[1, :, 3, 0, 0] @ code(latent, vectors[1, 1])
     torch.testing.assert_close(found[1, 1, 3], expected.expand(2, 2))
@@ -108,15 +115,15 @@ def test_the_evidence_for_a_label_is_the_product_with_its_code(latent, vectors):
 
     z, m = torch.randn(2, CHANNELS, generator=torch.Generator().manual_seed(5))
     ratio = log_normal(z) - log_normal(m) + PRECISION / 2 * (z.square().sum() - m.square().sum())  # beyond background's
-    evidence = latent.evidence((z - m).view(1, -1, 1, 1, 1), vectors[1:])
-    torch.testing.assert_close(evidence[0, 1, 0, 0, 0], ratio)
+    added = evidence(latent, (z - m).view(1, -1, 1, 1, 1), vectors[1:])
+    torch.testing.assert_close(added[0, 1, 0, 0, 0], ratio)
 
 
 def test_the_evidence_is_interpolated_between_positions(latent, vectors):
     difference = torch.randn(2, CHANNELS, 4, 3, 5, generator=torch.Generator().manual_seed(4))
-    found = latent.evidence(difference, vectors)
+    found = evidence(latent, difference, vectors)
     assert found.shape == (2, LABELS, 4, 6, 10)
-    first, second = (latent.evidence(difference[..., :1, w : w + 1], vectors)[..., 0, 0] for w in (0, 1))
+    first, second = (evidence(latent, difference[..., :1, w : w + 1], vectors)[..., 0, 0] for w in (0, 1))
     torch.testing.assert_close(found[..., 0, 1], 0.75 * first + 0.25 * second)
 
 
@@ -127,5 +134,16 @@ def test_a_true_latent_decodes_to_its_mask_where_the_image_says_nothing(latent, 
     masks = torch.stack([slots == slot for slot in range(1, 1 + LABELS)], dim=1)
     flat = torch.full(masks.shape, 1 / (1 + LABELS))
     difference = latent(masks, vectors) - latent.posterior(flat, vectors).mean
-    logits = F.pad(latent.evidence(difference, vectors), (0, 0, 0, 0, 0, 0, 1, 0))
+    logits = latent.weigh(torch.zeros(2, 1 + LABELS, *slots.shape[1:]), difference, vectors)
     assert (logits.argmax(1) == slots).float().mean() > 0.7
+
+
+def test_weighing_leaves_the_mask_s_logits_as_they_are(latent, vectors):
+    """Also if their memory has another order."""
+    logits = torch.randn(2, 1 + LABELS, 4, 6, 8).to(memory_format=torch.channels_last_3d)
+    before, difference = logits.clone(), torch.randn(2, CHANNELS, 4, 3, 4)
+    weighed = latent.weigh(logits, difference, vectors)
+    assert torch.equal(logits, before)
+    torch.testing.assert_close(
+        weighed[:, 1:] - logits[:, 1:], evidence(latent, difference, vectors), atol=1e-5, rtol=1e-5
+    )
