@@ -135,12 +135,12 @@ def test_a_true_latent_decodes_to_its_mask_where_the_image_says_nothing(latent, 
     flat = torch.full(masks.shape, 1 / (1 + LABELS))
     difference = latent(masks, vectors) - latent.posterior(flat, vectors).mean
     logits = latent.weigh(torch.zeros(2, 1 + LABELS, *slots.shape[1:]), difference, vectors)
-    assert (logits.argmax(1) == slots).float().mean() > 0.7
+    assert (logits.argmax(1) == slots).float().mean() > 0.95
 
 
 def test_weighing_leaves_the_mask_s_logits_as_they_are(latent, vectors):
     """Also if their memory has another order."""
-    logits = torch.randn(2, 1 + LABELS, 4, 6, 8).to(memory_format=torch.channels_last_3d)
+    logits = torch.randn(2, 1 + LABELS, 8, 6, 4).transpose(2, 4)
     before, difference = logits.clone(), torch.randn(2, CHANNELS, 4, 3, 4)
     weighed = latent.weigh(logits, difference, vectors)
     assert torch.equal(logits, before)
