@@ -79,7 +79,7 @@ class DiffusionPlan(Record):
     min_log_snr: float = Field(ge=-50, le=50)  # of the noisiest latent, where sampling starts
     max_log_snr: float = Field(5.0, ge=-50, le=50)  # of the cleanest latent that the denoiser reads
     steps: int = Field(8, ge=1, le=MAX_TIMESTEPS)  # of DDIM, for a sample
-    decoder: Literal["likelihood", "learned"] = "learned"  # of samples; plans of before 0.3 have a learned one
+    decoder: Literal["likelihood", "learned"] = "learned"  # of samples; plans older than 0.3 have a learned one
 
 
 class PaperPlan(Record):

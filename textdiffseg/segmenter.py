@@ -8,7 +8,7 @@
 
     m, s = posterior(p)                mean and scale of the label latent (networks/label_latent.py)
     r    = DDIM(R, r_T | m, g_1)       sample: what the image leaves open
-    mask = p weighed with m + tau s r  tau: `spread`; models of before 0.3 have a learned decoder
+    mask = p weighed with m + tau s r  tau: `spread`; models older than 0.3 have a learned decoder
 
 The first part is computed once, the last two lines for each diffusion sample. Preset `unet` has only the first part.
 The publication's preset samples the latent itself: z_0 = DDIM(f, z_T | z_it). A peer is a single network.

@@ -122,11 +122,12 @@ def splits_of(joint: Dataset, datasets: Sequence[Dataset], folder: PreprocessedF
             splits = read_splits(path, cases)
             refuse_parted_groups(splits, groups, path)
             return splits
-    for path in filter(is_there, (path.with_suffix(".pkl") for path in of_user)):
-        report(
-            f"{path} is not read, as a pickle can run programs. To keep these folds, write them into "
-            f'{path.stem}.json beside it: a list of {{"train": [...], "val": [...]}}.'
-        )
+    for path in of_user:
+        if is_there(pickled := path.with_suffix(".pkl")):  # of nnU-Net 1
+            report(
+                f"{pickled} is not read, as a pickle can run programs. To keep these folds, write them into "
+                f'{path.name} beside it: a list of {{"train": [...], "val": [...]}}.'
+            )
     if len(datasets) > 1:
         own = []
         for dataset in in_order(datasets):

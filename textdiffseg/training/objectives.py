@@ -9,7 +9,7 @@ Samples (preset `default`, second stage, with everything that makes masks frozen
     r_0  = (z_0 - m) / s,   r_t = a_t r_0 + sigma_t eps,   v = a_t eps - sigma_t r_0
     loss = |R([r_t, m, g_1], t) - v|^2,   |v_hat - v|^2 = (1 + SNR) |r_0_hat - r_0|^2
 
-It is weighted by s^2, the variance of z_0. Where the image determines the mask, r_0 has no meaning. Models of before
+It is weighted by s^2, the variance of z_0. Where the image determines the mask, r_0 has no meaning. Models older than
 0.3 add seg(decoder_s(z_0, skips)), for their learned decoder of samples.
 
 The publication's model predicts the noise, and its gradients run end to end:
