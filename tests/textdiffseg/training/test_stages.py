@@ -181,6 +181,20 @@ def test_agreement_and_reference_are_the_dice_of_two_samples_and_of_one_with_the
     assert MAX_GAP < 0.05
 
 
+def test_the_last_dice_is_that_of_decoded_true_latents(whole, preprocessed, monkeypatch):
+    opened = setup.set_up_fold(
+        preprocessed, FOLD, FoldFolder(whole), TrainingOptions(), "default", print, read_position(FoldFolder(whole))
+    )
+    true, decoded, decode = [], [], spread.MaskSampler.decode_latent
+    monkeypatch.setattr(spread, "SPREADS", ())
+    monkeypatch.setattr(spread, "true_latent", lambda *given: true.append(objectives.true_latent(*given)) or true[-1])
+    monkeypatch.setattr(spread.MaskSampler, "decode_latent", lambda self, z: decoded.append(z) or decode(self, z))
+    monkeypatch.setattr(spread._Overlaps, "choice", lambda *_: None)
+    choose_spread(load_network(FoldFolder(whole)), opened.bank, opened.patches, 0)
+    assert true
+    assert all(one is other for one, other in zip(decoded, true, strict=True))
+
+
 def test_the_best_checkpoint_has_the_best_masks_and_the_last_denoiser(preprocessed, tmp_path, monkeypatch):
     """The masks are not validated again while the denoiser learns: the scores are those of the best epoch."""
     averages, left = [], iter((0.5, 0.3))
