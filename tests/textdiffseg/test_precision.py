@@ -1,39 +1,10 @@
-"""Mixed precision on CPUs, and the convolutions that oneDNN's AMX kernels compute wrongly."""
-
-import os
-import subprocess
-import sys
+"""Where bfloat16 is used, and the kernels of GPUs."""
 
 import pytest
 import torch
 
 from textdiffseg import precision
 from textdiffseg.training import loop
-
-CAPABILITIES = getattr(torch.cpu, "get_capabilities", dict)()
-GRADIENTS = """
-import torch
-
-torch.manual_seed(0)
-for width, kernel, grid in ((32, (1, 3, 3), (3, 64, 64)), (16, (1, 3, 3), (8, 96, 96)), (64, (1, 3, 3), (4, 48, 48))):
-    layer = torch.nn.Conv3d(width, width, kernel, padding=(0, 1, 1))
-    image = torch.randn(2, width, *grid)
-    layer(image).square().mean().backward()
-    expected = layer.weight.grad.clone()
-    layer.zero_grad()
-    with torch.autocast("cpu", torch.bfloat16):
-        layer(image).float().square().mean().backward()
-    apart = (layer.weight.grad - expected).norm() / expected.norm()
-    assert apart < 0.05, (width, kernel, grid, apart)
-"""
-
-
-@pytest.mark.skipif(not CAPABILITIES.get("amx_bf16", False), reason="this CPU has no AMX")
-def test_weight_gradients_on_thin_grids_are_right_with_the_commands_setting_of_onednn():
-    """In a process of its own, as the faulty kernels crash."""
-    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}
-    done = subprocess.run([sys.executable, "-c", GRADIENTS], env=environment, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr.decode()
 
 
 @pytest.mark.parametrize(

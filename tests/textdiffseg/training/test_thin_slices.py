@@ -1,31 +1,48 @@
-"""CPUs with AMX train on thin slices: the switch of oneDNN that the commands set, and what it is for."""
+"""CPUs with bfloat16 train on thin slices: the switch of oneDNN that the commands set, and thin grids in float32."""
 
 import os
 import subprocess
 import sys
-from pathlib import Path
+from contextlib import nullcontext
 
 import pytest
+import torch
 
+from textdiffseg import precision
+
+CAPABILITIES = getattr(torch.cpu, "get_capabilities", dict)()  # missing in torch 2.8
 COMMANDS = ("plan_and_preprocess", "train", "predict", "evaluate", "demo")
-# (grid, channels, kernel): patches whose gradients torch 2.13 computes wrong, as NaN, or not at all with AMX.
-SHAPES = [((3, 64, 64), 32, (1, 3, 3)), ((8, 96, 96), 16, (3, 3, 3)), ((4, 48, 48), 64, (1, 3, 3))]
+# (grid, channels, kernel, stride): convolutions whose gradients torch 2.13 computes wrong, as NaN, or not at all. The
+# first three with AMX, the others with AVX512-BF16.
+CONVOLUTIONS = [
+    ((3, 64, 64), 32, (1, 3, 3), 1),
+    ((8, 96, 96), 16, (3, 3, 3), 1),
+    ((4, 48, 48), 64, (1, 3, 3), 1),
+    ((2, 16, 16), 16, (3, 3, 3), 1),
+    ((1, 1, 1), 16, (3, 3, 3), 2),
+    ((4, 9, 9), 16, (7, 7, 7), 1),
+    ((6, 3, 1), 32, (3, 1, 1), (1, 2, 2)),
+]
 GRADIENTS = """
 import sys
 import torch
-grid, channels, kernel = eval(sys.argv[1])
-torch.manual_seed(0)
-layer = torch.nn.Conv3d(channels, channels, kernel, padding=tuple(k // 2 for k in kernel))
-image, weight = torch.randn(2, channels, *grid), torch.randn(2, channels, *grid)
-found = []
-for bfloat16 in (False, True):
+from textdiffseg.precision import autocast
+grid, channels, kernel, stride = eval(sys.argv[1])
+for layer_type in torch.nn.Conv3d, torch.nn.ConvTranspose3d:
+    torch.manual_seed(0)
+    layer = layer_type(channels, channels, kernel, stride, padding=tuple(k // 2 for k in kernel))
+    image = torch.randn(2, channels, *grid)
+    expected = layer(image)
+    weight = torch.randn_like(expected)
+    (expected * weight).mean().backward()
+    gradient = layer.weight.grad.clone()
     layer.zero_grad()
-    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+    with autocast(torch.device("cpu")):
         out = layer(image)
+    assert out.dtype == torch.bfloat16, out.dtype
     (out.float() * weight).mean().backward()
-    found.append(layer.weight.grad.clone())
-error = float((found[1] - found[0]).norm() / found[0].norm())
-assert error < 0.03, error
+    error = float((layer.weight.grad - gradient).norm() / gradient.norm())
+    assert error < 0.03, (layer, error)
 """
 SWITCH = """
 import os, sys
@@ -35,21 +52,32 @@ sys.exit(run(lambda: 7 if "torch" not in sys.modules and os.environ["ONEDNN_MAX_
 """
 
 
-def has_amx() -> bool:
-    try:
-        return "amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return False
-
-
-@pytest.mark.skipif(not has_amx(), reason="this CPU has no AMX")
-@pytest.mark.parametrize("shape", SHAPES)
-def test_gradients_on_thin_grids_are_right_with_the_switch(shape):
+@pytest.mark.skipif(not CAPABILITIES.get("avx512_bf16", False), reason="this CPU has no bfloat16")
+@pytest.mark.parametrize("convolution", CONVOLUTIONS)
+def test_gradients_on_thin_grids_are_right_with_the_switch(convolution):
     """In a process of its own, which the fault kills."""
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}
-    command = [sys.executable, "-c", GRADIENTS, repr(shape)]
+    command = [sys.executable, "-c", GRADIENTS, repr(convolution)]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False, env=environment)
     assert done.returncode == 0, done.stderr
+
+
+def test_only_thin_grids_leave_bfloat16(monkeypatch):
+    """On any CPU: the kernels are not asked whether they are fast."""
+    monkeypatch.setattr(precision, "_cpu_has_bfloat16", lambda: True)
+    seen = []
+    monkeypatch.setattr(precision, "float32_products", lambda device: seen.append(device) or nullcontext())
+    layer = torch.nn.Conv3d(1, 1, 3, padding=1)
+    with precision.autocast(torch.device("cpu")):
+        assert layer(torch.zeros(1, 1, 4, 5, 6)).dtype == torch.bfloat16
+        assert not seen
+        assert layer(torch.zeros(1, 1, 3, 5, 6)).dtype == torch.bfloat16
+        assert len(seen) == 1
+        torch.nn.functional.conv3d(torch.zeros(1, 1, 1, 1, 1), torch.zeros(1, 1, 1, 1, 1))  # no kernel beyond a voxel
+        assert len(seen) == 1
+        with torch.autocast("cpu", enabled=False):
+            assert layer(torch.zeros(1, 1, 3, 5, 6)).dtype == torch.float32
+    assert layer(torch.zeros(1, 1, 3, 5, 6)).dtype == torch.float32
 
 
 @pytest.mark.parametrize("name", COMMANDS)
