@@ -17,6 +17,7 @@ from textdiffseg.training.objectives import true_latent
 from textdiffseg.training.validate import Overlap
 
 SPREADS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 3.0, 4.0)  # factors of the residual of a sample
+OWN_SCALE = 1.0  # the spread of residuals that have the scale of the mask's own probabilities
 MAX_GAP, MAX_LOSS = 0.015, 0.04  # of Dice
 
 
@@ -30,10 +31,12 @@ class ChosenSpread:
 
 @torch.no_grad()
 def choose_spread(network: TextDiffSeg, bank: TextBank, patches: ValidationPatches, seed: int) -> ChosenSpread:
-    """The smallest of `SPREADS` at which samples agree with each other as they agree with the reference.
+    """The smallest of `SPREADS`, from `OWN_SCALE` on, at which samples agree with each other as with the reference.
 
     It is chosen by agreement, not fitted. The agreement of two samples may exceed their Dice with the reference by
     `MAX_GAP`. A larger spread makes samples rougher: their Dice may lie at most `MAX_LOSS` below that of the mask.
+    Less than `OWN_SCALE` is chosen only where samples are too rough with it: patches that leave nothing open fit any
+    spread, and would choose the smallest.
     """
     network.eval()
     plan, device = network.plan, next(network.parameters()).device
@@ -88,12 +91,14 @@ class _Overlaps:
             self.between_samples[spread].add_masks([(a, b) for (a, _), (b, _) in pairs], queries)
 
     def choice(self, names: tuple[str, ...]) -> ChosenSpread:
-        """The smallest spread that fulfils both rules of `choose_spread`. `names`: of the labels."""
+        """The spread by the rules of `choose_spread`. `names`: of the labels."""
         mask, latent_dice = self.masks.dice(names), self.latents.dice(names)
         sample = {spread: self.samples[spread].dice(names) for spread in SPREADS}
         agreement = {spread: self.between_samples[spread].dice(names) for spread in SPREADS}
         near = [spread for spread in SPREADS if _gap(mask, sample[spread]) <= MAX_LOSS] or list(SPREADS[:1])
-        fitting = [spread for spread in near if _gap(agreement[spread], sample[spread]) <= MAX_GAP]
+        fitting = [
+            spread for spread in near if spread >= OWN_SCALE and _gap(agreement[spread], sample[spread]) <= MAX_GAP
+        ]
         return ChosenSpread(min(fitting, default=near[-1]), latent_dice)
 
 

@@ -135,10 +135,11 @@ def test_the_last_entry_of_the_log_has_the_dice_of_decoded_true_latents(whole):
 @pytest.mark.parametrize(
     ("loss", "gap", "expected"),
     [
-        (0.0, 0.0075, 0.5),  # the smallest spread fits
+        (0.0, 0.0075, 1.0),  # the smallest spread from 1 on fits, as all others do
         (0.0, 0.03, 2.0),  # the smallest at which 0.03 / spread is at most 0.015
         (0.015, 0.2, 2.5),  # none fits: the largest at which 0.015 times the spread is at most 0.04
         (0.015, 0.03, 2.0),
+        (0.05, 0.0075, 0.75),  # 1 is too rough: the largest that is not
         (0.1, 0.2, 0.5),  # all are too rough: the smallest
     ],
 )
@@ -150,7 +151,7 @@ def test_the_spread_is_the_smallest_that_fits_among_those_that_are_near_the_mask
     )
     losses = iter([loss * spread for spread in SPREADS])
     near = [spread for spread in SPREADS if loss * spread <= 0.04] or [SPREADS[0]]
-    gaps = iter([gap / spread for spread in near])
+    gaps = iter([gap / spread for spread in near if spread >= 1])
     calls = []
 
     def found(dice, other):
@@ -170,6 +171,7 @@ def test_agreement_and_reference_are_the_dice_of_two_samples_and_of_one_with_the
     )
     network, found = load_network(FoldFolder(whole)), []
     monkeypatch.setattr(spread, "SPREADS", (0.0, 100.0))
+    monkeypatch.setattr(spread, "OWN_SCALE", 0.0)
     monkeypatch.setattr(spread, "_gap", lambda *dice: found.append(dice) or 0.03)
     choose_spread(network, opened.bank, opened.patches, 0)
     (mask, decoded), _, (agreement, reference), (wide, _) = found
