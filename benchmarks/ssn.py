@@ -27,6 +27,7 @@ from torch.distributions import LowRankMultivariateNormal
 from plans.plan import Plan
 from textdiffseg.folds import weights
 from textdiffseg.networks.model import TextDiffSeg, build_model
+from textdiffseg.precision import float32_products
 from textdiffseg.queries import Queries
 from textdiffseg.readout import readout_of
 from textdiffseg.segmenter import Segmenter
@@ -60,7 +61,8 @@ class StochasticClassifier(nn.Module):
             if torch.is_grad_enabled():
                 flat = factor.movedim(2, -1).flatten(1, -2)  # (B, events, rank)
                 shape = (mean.float().flatten(1), flat, variance.flatten(1))
-                self.distribution = LowRankMultivariateNormal(*shape, validate_args=False)
+                with float32_products(g.device):  # in bfloat16 its matrix is not positive definite
+                    self.distribution = LowRankMultivariateNormal(*shape, validate_args=False)
             return mean
         generator = torch.Generator().manual_seed(self.drawn)  # the coefficients are the same in all windows
         common = torch.randn(RANK, generator=generator).to(g.device)
@@ -79,7 +81,8 @@ class StochasticObjective(Objective):
         classifier = classifier_of(self.segmenter.network)
         distribution, classifier.distribution = classifier.distribution, None  # a kept graph cannot be copied
         assert distribution is not None, "expected a forward pass with gradients"
-        samples = distribution.rsample((LIKELIHOOD_SAMPLES,)).view(LIKELIHOOD_SAMPLES, *mean.shape)
+        with float32_products(mean.device):
+            samples = distribution.rsample((LIKELIHOOD_SAMPLES,)).view(LIKELIHOOD_SAMPLES, *mean.shape)
         known = targets >= 0
         index = targets.clamp(min=0)[None, :, None].expand(LIKELIHOOD_SAMPLES, -1, -1, -1, -1, -1)
         log_p = (samples.log_softmax(2).gather(2, index).squeeze(2) * known).flatten(2).sum(2)  # (M, B)

@@ -87,6 +87,19 @@ def test_the_likelihood_falls_where_the_logits_agree_and_samples_share_their_coe
     assert not torch.allclose(samples[0], samples[2])
 
 
+def test_the_likelihood_is_float32_within_autocast(benchmark, model, bank):
+    """In bfloat16 the matrix of a trained network's distribution was not positive definite."""
+    ssn = benchmark("ssn")
+    torch.manual_seed(0)
+    network = ssn.stochastic(model.plan.model_copy(update={"diffusion": None, "preset": "unet"}))
+    with torch.no_grad():
+        ssn.classifier_of(network).factor.weight *= 30
+    image, targets = torch.randn(1, 1, 16, 16, 16), torch.zeros(1, 16, 16, 16, dtype=torch.long)
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = ssn._objective_of(network).losses(image, targets, bank.all_labels().expand(1), None)
+    assert torch.isfinite(losses.total)
+
+
 def test_the_command_prints_all_rows_and_resumes(benchmark, raters, monkeypatch, capsys, shrink_plan, tmp_path):
     def here(work, *arguments):
         with contextlib.redirect_stdout(sys.stderr):
