@@ -149,5 +149,5 @@ def _faults(rows: Sequence[_Row], folder: Path) -> Iterator[tuple[_Row, str]]:
             yield row, f"{row.place}: {row.fields[0]}: empty. Expected the path of a scan."
         for name, image in zip(row.fields, row.images, strict=True):
             if image and not exists_below(folder, image):
-                lost = f"{folder / image} does not exist. Correct the path; a relative one starts at {folder}."
+                lost = f"{folder / image} does not exist. A relative path starts in the folder of the list."
                 yield row, f"{row.place}: {name}: {lost}"

@@ -65,9 +65,8 @@ def _pairs(table: Table, names: list[str], columns: list[str], path: Path, fault
         elif (first := seen.setdefault(case.casefold(), number)) != number:
             faults.append(f"{where}: case: {case!r} is the case of row {first}, too. Give each case its own name.")
         elif lost := [name for name in (*channels, mask) if not exists_below(path.parent, name)]:
-            faults.append(
-                f"{where}: {lost[0] or 'an empty path'} does not exist. A relative path starts at {path.parent}."
-            )
+            name = lost[0] or "an empty path"
+            faults.append(f"{where}: {name} does not exist. A relative path starts in the folder of the list.")
         elif twice := [*listed_before(filter(Path.is_file, images), [path.parent / mask], number, owners)]:
             scan, other = twice[0]  # a folder is no file: it may hold several DICOM series
             faults.append(f"{where}: {scan} is a file of row {other} already. List a scan once.")

@@ -87,7 +87,8 @@ def test_each_bad_row_has_a_line_with_its_field(faults, folder):
     )
     lines = faults(content)
     assert lines[0] == "row 3: case: 'one' is the case of row 2 already. Give each case its own name."
-    assert lines[1].startswith(f"row 5: image_0: {folder}/gone.nii.gz does not exist. Correct the path; a relative one")
+    there = "A relative path starts in the folder of the list."
+    assert lines[1] == f"row 5: image_0: {folder}/gone.nii.gz does not exist. {there}"
     assert lines[2] == "row 6: case: empty. Expected a name for the files of this case."
     assert lines[3].startswith("row 7: case: '../up' cannot be the name of files. Expected at most 200 bytes")
     assert lines[4] == "row 8: 4 fields, expected 3. Put a field that holds ',' in double quotes."

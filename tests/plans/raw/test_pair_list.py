@@ -41,7 +41,7 @@ def test_each_bad_row_is_named_by_its_number_in_the_file(read):
         )
     lines = [line.partition("list.csv: ")[2] for line in error.value.lines]
     assert lines[0].startswith("row 5: case: 'P1' is the case of row 3, too.")
-    assert lines[1].startswith("row 6: gone.nii.gz does not exist.")
+    assert lines[1] == "row 6: gone.nii.gz does not exist. A relative path starts in the folder of the list."
     assert lines[2].startswith("row 7: case: expected one plain file name")
     assert lines[3] == "row 8: 4 fields, expected 3. Put a field that holds ',' in double quotes."
     assert lines[4].startswith("row 9: an empty path does not exist.")
