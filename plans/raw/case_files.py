@@ -114,6 +114,12 @@ def group_images(
     return dict(sorted(cases.items()))
 
 
+def owner_of_channel(case: str, cases: Collection[str], channels: int) -> str | None:
+    """The other case of which the id `case` names a channel, as `a_0000` does beside `a`; None if there is none."""
+    owner, channel = split_channel(composed(case)) or (case, channels)
+    return owner if channel < channels and owner in map(composed, cases) else None
+
+
 def files_in_folders(
     raw: RawFolder,
     listed_images: list[str],

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plans.errors import UserError
+from plans.file_names import composed
+from plans.raw.case_files import owner_of_channel
 from plans.raw.dataset import is_plain_name
 from plans.raw.listed import listed_before
 from plans.raw.tables import IMAGE_COLUMNS, Table, channel_number, exists_below
@@ -49,6 +51,7 @@ def read_pairs(path: Path) -> tuple[ListedPair, ...]:
 
 def _pairs(table: Table, names: list[str], columns: list[str], path: Path, faults: list[str]) -> Iterator[ListedPair]:
     seen: dict[str, int] = {}
+    cases = {row[names.index("case")] for _, row in table.rows}
     owners: dict[Path, int] = {}
     for number, row in table.rows:
         where = f"{path}: row {number}"
@@ -62,8 +65,10 @@ def _pairs(table: Table, names: list[str], columns: list[str], path: Path, fault
             faults.append(f"{where}: {fault}")
         elif not is_plain_name(case):
             faults.append(f"{where}: case: expected one plain file name without slashes, found {case!r:.80}.")
-        elif (first := seen.setdefault(case.casefold(), number)) != number:
+        elif (first := seen.setdefault(composed(case).casefold(), number)) != number:
             faults.append(f"{where}: case: {case!r} is the case of row {first}, too. Give each case its own name.")
+        elif owner := owner_of_channel(case, cases, len(columns)):
+            faults.append(f"{where}: case: {case!r} would be a channel of case {owner!r}. Give it another name.")
         elif lost := [name for name in (*channels, mask) if not exists_below(path.parent, name)]:
             name = lost[0] or "an empty path"
             faults.append(f"{where}: {name} does not exist. A relative path starts in the folder of the list.")

@@ -1,5 +1,7 @@
 """Lists of scans and masks in a CSV file."""
 
+from unicodedata import normalize
+
 import pytest
 
 from plans.errors import UserError
@@ -9,7 +11,7 @@ from plans.raw.pair_list import read_pairs
 @pytest.fixture
 def read(tmp_path):
     """A function: the pairs of a list, beside which some files lie."""
-    for name in ("a.nii.gz", "b.nii.gz", "c.nii.gz", "m.nii.gz"):
+    for name in ("a.nii.gz", "b.nii.gz", "c.nii.gz", "d.nii.gz", "e.nii.gz", "m.nii.gz"):
         (tmp_path / name).touch()
 
     def read(content):
@@ -59,6 +61,22 @@ def test_each_bad_row_is_named_by_its_number_in_the_file(read):
 def test_a_scan_belongs_to_one_case_and_is_not_its_own_mask(read, rows, owner):
     with pytest.raises(UserError, match=rf"row 3: \S*a\.nii\.gz is a file of {owner} already"):
         read(f"case,image_0,image_1,mask\n{rows}\n")
+
+
+def test_names_that_would_share_files_are_refused(read):
+    with pytest.raises(UserError) as error:
+        read(
+            "case,image,mask\n"
+            "p1_0000,a.nii.gz,m.nii.gz\n"
+            "p1,b.nii.gz,m.nii.gz\n"
+            "p1_0001,c.nii.gz,m.nii.gz\n"
+            f"{normalize('NFC', 'é')},d.nii.gz,m.nii.gz\n"
+            f"{normalize('NFD', 'é')},e.nii.gz,m.nii.gz\n"
+        )
+    lines = [line.partition("list.csv: ")[2] for line in error.value.lines]
+    assert lines[0].startswith("row 2: case: 'p1_0000' would be a channel of case 'p1'.")
+    assert "is the case of row 5, too" in lines[-1]
+    assert {line[:5] for line in lines} == {"row 2", "row 6"}
 
 
 @pytest.mark.parametrize(
