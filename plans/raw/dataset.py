@@ -101,8 +101,7 @@ def read_dataset(folder: Path) -> Dataset:
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder. Give the folder that holds dataset.json, imagesTr and labelsTr.")
-    raw = RawFolder(folder)
-    path = raw.header
+    path = RawFolder(folder).header
     if not path.is_file():
         inside = ", ".join(sorted(child.name for child in folder.iterdir())[:8]) or "nothing"
         fields = "channel_names, labels, numTraining, file_ending"
@@ -110,7 +109,16 @@ def read_dataset(folder: Path) -> Dataset:
     name = folder.resolve().name
     if not is_printable(name):
         raise UserError(f"{folder}: a data set's folder needs a name of printable characters in UTF-8. Rename it.")
-    header, source = DatasetHeader.read(path), str(path)
+    return dataset_of(folder, DatasetHeader.read(path))
+
+
+def dataset_of(folder: Path, header: DatasetHeader) -> Dataset:
+    """The data set in a folder with this content of `dataset.json`, which need not be written yet.
+
+    Raises `UserError` with a line per fault.
+    """
+    raw = RawFolder(folder)
+    name, source = folder.resolve().name, str(raw.header)
     faults: list[str] = []
     channels = channels_of(header, source, faults)
     optional = optional_of(header, channels, source, faults)
@@ -131,16 +139,6 @@ def read_dataset(folder: Path) -> Dataset:
         cases=cases,
         notes=(*_notes(raw, header, len(cases)), *_rater_notes(raw, header, cases)),
     )
-
-
-def check_header(content: str, source: str) -> None:
-    """Raise `UserError` with a line per fault for the channels and labels in the text of a `dataset.json`."""
-    header = DatasetHeader.parse_json(content, source)
-    faults: list[str] = []
-    optional_of(header, channels_of(header, source, faults), source, faults)
-    labels_of(header, source, faults)
-    if faults:
-        raise UserError(*faults)
 
 
 def _training_cases(

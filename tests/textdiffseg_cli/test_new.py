@@ -139,6 +139,45 @@ def test_a_run_that_was_killed_goes_on_in_its_folder(new, made, monkeypatch):
     assert [path.name for path in made.parent.iterdir()] == [made.name]
 
 
+def test_a_run_that_was_killed_while_it_drew_is_repeated(new, made, monkeypatch):
+    def killed(path, *_):
+        path.write_bytes(b"half a picture")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("textdiffseg.imaging.planes.draw_planes", killed)
+        assert new()[0] == 130
+    assert not (made / "dataset.json").exists(), "it would count as complete"
+    code, out, _ = new()
+    assert (code, "6 cases" in out, "Look at 4 pictures" in out) == (0, True, True)
+    assert len([*(made / "overlays").glob("*.png")]) == 4
+    before = content(made)
+    with monkeypatch.context() as patch:
+        patch.setattr("textdiffseg.imaging.planes.draw_planes", killed)
+        assert new("--overwrite")[0] == 130
+    assert content(made) == before
+
+
+def test_a_data_set_with_a_fault_does_not_count_as_made(new, made):
+    (made / "texts").mkdir(parents=True)
+    (made / "texts" / "c99.txt").write_text("a text of no case")
+    code, _, err = new()
+    assert (code, "c99.txt" in err) == (2, True)
+    assert not (made / "dataset.json").exists()
+    (made / "texts" / "c99.txt").unlink()
+    code, out, _ = new()
+    assert (code, "Written:" in out) == (0, True)
+
+
+def test_a_case_named_like_a_channel_of_another_one_is_left_out(new, made, folders):
+    scans, masks = folders
+    shutil.copy(scans / "c0_CT.nii.gz", scans / "c1_0000_CT.nii.gz")
+    shutil.copy(masks / "c0_seg.nii.gz", masks / "c1_0000_seg.nii.gz")
+    code, out, _ = new()
+    assert (code, "Left out: case c1_0000: it would be a channel of case c1." in out) == (0, True)
+    assert [case.id for case in read_dataset(made).cases] == [f"c{place}" for place in range(6)]
+
+
 def test_other_sources_get_the_next_number(new, made, folders, tmp_path):
     new()
     shutil.copytree(folders[0], tmp_path / "other" / "Spine")

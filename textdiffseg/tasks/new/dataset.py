@@ -8,9 +8,10 @@ from plans.choices import MISSING, Missing
 from plans.errors import UserError, listed, merged
 from plans.layout import RawFolder
 from plans.names import normalise
-from plans.raw.dataset import Dataset, check_header, read_dataset
+from plans.raw.case_files import owner_of_channel
+from plans.raw.dataset import Dataset, dataset_of, read_dataset
 from plans.raw.gaps import LabelGap, annotated_labels, gaps_of
-from plans.raw.header import BACKGROUND, IGNORE
+from plans.raw.header import BACKGROUND, IGNORE, DatasetHeader
 from plans.raw.label_names import named_labels, numbered_names
 from textdiffseg.arguments import check_choice, path_of, several, whole
 from textdiffseg.files import write_atomically
@@ -99,7 +100,7 @@ def _make(
     progress: OnProgress,
     cancel: Cancel,
 ) -> NewDataset:
-    """The data set in the chosen folder. Its `dataset.json` is written last, so an interrupted run is repeated."""
+    """The data set in the chosen folder. Its `dataset.json` is written last: an interrupted run is repeated."""
     sources = sources_of(header)
     report(f"{len(sources.cases)} scans with a mask.")
     structures = given or _structures(sources)
@@ -121,12 +122,11 @@ def _make(
         file_ending=usual_ending(taken),
         annotated={case: known for case, known in annotated.items() if known},
     )
-    check_header(content, "the new dataset.json")
-    write_atomically(raw.header, content)
-    written.forget()
+    dataset = dataset_of(raw.path, DatasetHeader.parse_json(content, str(raw.header)))
     pictures, notes = draw_first_cases(taken, names, raw, kinds)
     notes = (*unheld(gaps, sources), *_case_notes(taken), *notes)
-    dataset = read_dataset(raw.path)
+    write_atomically(raw.header, content)
+    written.forget()
     return NewDataset(Path(), dataset, True, gaps, sources, tuple(left_out), pictures, notes, not channels)
 
 
@@ -167,12 +167,14 @@ def _take(
     in_one_file = usual == 1 and channel_count(sources.cases) > 1
     taken: list[TakenCase] = []
     faults: list[tuple[str, str]] = []
-    total = len(sources.cases)
+    total, cases = len(sources.cases), {source.case for source in sources.cases}
     progress(ProgressEvent("Read the masks", 0, total, "case"))
     for done, source in enumerate(sources.cases, start=1):
         try:
             if len(source.images) != usual:
                 raise UserError(f"case {source.case}: {len(source.images)} channels, where most cases have {usual}.")
+            if owner := owner_of_channel(source.case, cases, usual):
+                raise UserError(f"case {source.case}: it would be a channel of case {owner}. Rename its files.")
             written.add(source.case, len(source.images), (*source.images, source.mask))
             taken.append(take_case(source, raw, values, in_one_file))
         except UserError as error:

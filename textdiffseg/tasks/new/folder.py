@@ -134,12 +134,13 @@ class Written:
         return self._raw.images("Tr"), self._raw.labels("Tr")
 
     def _own(self) -> list[Path]:
-        """All links in the two folders, and the files that are listed."""
+        """All links in the two folders, the files that are listed, and the pictures."""
         written = set[str]()
         if self._list.is_file():
             written = {*self._list.read_text(encoding="utf-8", errors="surrogateescape").splitlines()}
         paths = [path for folder in self._folders if folder.is_dir() for path in folder.iterdir()]
-        return [path for path in paths if path.is_symlink() or self._name(path) in written]
+        own = [path for path in paths if path.is_symlink() or self._name(path) in written]
+        return [*own, *self._raw.overlays.glob("*.png")]
 
     def add(self, case: str, channels: int, sources: Iterable[Path]) -> None:
         """Note the files that a case may get from its sources. Files that are there already are the user's."""

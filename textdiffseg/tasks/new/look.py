@@ -60,8 +60,6 @@ def draw_first_cases(
     labels = {value: name for name, value in names.items() if name.casefold() != IGNORE}
     pictures, notes = [], list[str]()
     raw.overlays.mkdir(exist_ok=True)
-    for old in raw.overlays.glob("*.png"):
-        old.unlink()
     for case in _spread(taken, MAX_PICTURES):
         try:
             scan = read_volume(case.images)
