@@ -254,7 +254,7 @@ def test_a_bad_name_of_a_channel_is_refused_before_the_data_set_is_complete(new,
 def test_exchanged_folders_are_one_hint(new, folders):
     code, _, err = new(sources=folders[::-1])
     assert code == 2
-    assert "If the two folders are exchanged, give the scans first." in err
+    assert "If scans and masks are exchanged, swap them." in err
 
 
 def test_no_pair_is_one_line_with_the_way_out(new, folders, tmp_path):
@@ -425,6 +425,14 @@ def test_a_label_map_among_the_structures_leaves_its_case_out(new, tmp_path, tot
     cases, labels, out = total_cases(new, tmp_path, total)
     assert (cases, labels) == (["s0", "s2"], ["left", "right"])
     assert "left.nii.gz holds the values 1, 3. Expected one value above 0" in out
+
+
+def test_a_structure_with_values_below_0_leaves_its_case_out(new, tmp_path, total):
+    """255 in signed bytes is -1."""
+    write(total / "s1" / "masks" / "left.nii.gz", mask(255).view(np.int8))
+    cases, labels, out = total_cases(new, tmp_path, total)
+    assert (cases, labels) == (["s0", "s2"], ["left", "right"])
+    assert "left.nii.gz has the value -1. Expected 0 for background" in out
 
 
 def test_a_file_of_the_background_is_not_a_label(new, tmp_path, total):

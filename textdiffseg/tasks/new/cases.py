@@ -18,9 +18,9 @@ from textdiffseg.imaging.volume import Geometry, Volume, describe
 from textdiffseg.imaging.writers.files import write_labels, write_volume
 from textdiffseg.tasks.new.sources import CaseSource
 from textdiffseg.tasks.new.structures import joined_masks, read_mask
+from textdiffseg.tasks.new.values import label_counts
 
 PLACED = "Some masks are turned, or smaller than their scan. They were written on its grid, voxel by voxel."
-MAX_VALUES = 1000  # of a label map; a scan has more
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def take_case(source: CaseSource, raw: RawFolder, structures: Mapping[str, int],
     moved = source.is_joined or _is_converted(source.mask)
     if not source.is_joined:
         array, turned = read_mask(source.mask, geometry)
-        counts = _counted(array, source.mask)
+        counts = label_counts(array, source.mask)
         if turned:
             moved, notes = True, (*notes, PLACED)
     else:
@@ -97,16 +97,6 @@ def _grid(images: tuple[Path, ...], volumes: Sequence[Volume]) -> Geometry:
                 "Resample all channels to one grid."
             )
     return first
-
-
-def _counted(array: np.ndarray, mask: Path) -> dict[int, int]:
-    """The voxels of each value above 0. Raises `UserError` for values that no label map holds."""
-    values, counts = np.unique(array, return_counts=True)
-    if len(values) > MAX_VALUES:
-        raise UserError(f"{mask} has {len(values)} different values: it seems to be a scan, not a mask.")
-    if values[0] < 0:
-        raise UserError(f"{mask} has the value {values[0]}. Expected 0 for background, and values above 0 for labels.")
-    return {int(value): count for value, count in zip(values, counts.tolist(), strict=True) if value > 0}
 
 
 def _is_converted(path: Path) -> bool:

@@ -183,7 +183,7 @@ def _take(
         if cancel():
             raise Cancelled(f"Read the masks: stopped after {done} of {total} cases")
     if not taken:
-        raise UserError(*merged(faults), "No case is left. If the two folders are exchanged, give the scans first.")
+        raise UserError(*merged(faults), "No case is left. If scans and masks are exchanged, swap them.")
     return taken, list(merged(faults))
 
 

@@ -18,6 +18,7 @@ from textdiffseg.imaging.sources.dicom.drawings import masks_of
 from textdiffseg.imaging.sources.files import read_labels
 from textdiffseg.imaging.volume import Geometry, describe, grid_advice
 from textdiffseg.tasks.new.sources import CaseSource, Sources
+from textdiffseg.tasks.new.values import refuse_negative
 
 MAX_OVERLAP, MIN_INSIDE = 0.1, 0.9  # shares of the smaller structure
 
@@ -122,6 +123,7 @@ def _masks(source: CaseSource, structures: Mapping[str, int], geometry: Geometry
         if normalise(name) not in structures:
             continue
         array = read_mask(path, geometry)[0]
+        refuse_negative(array, path)
         mask = array > 0
         held = array[mask]
         if held.size and held.min() != held.max():
