@@ -476,6 +476,14 @@ def test_several_channels_in_one_file_stay_in_it(new, made, folders):
     assert header(made)["channel_names"] == {"0": "CT", "1": "MRI"}
 
 
+def test_equal_channels_are_numbered(new, made, folders):
+    for place in range(6):
+        bright = ct() + 1000
+        write(folders[0] / f"c{place}_CT.nii.gz", np.stack([bright, ct(), bright + 1], axis=-1))
+    assert new()[0] == 0
+    assert header(made)["channel_names"] == {"0": "MRI 1", "1": "CT", "2": "MRI 2"}
+
+
 def test_two_files_of_one_name_are_both_left_out_in_a_line(new, made, folders):
     scans, masks = folders
     shutil.copy(masks / "c1_seg.nii.gz", masks / "c1_seg.nii.GZ")

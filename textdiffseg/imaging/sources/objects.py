@@ -105,6 +105,11 @@ def _in_order(scan: Mapping[str, str | Path | None], channels: Sequence[str]) ->
     names = [name.strip().casefold() for name in channels]
     if unknown := [name for name in scan if str(name).strip().casefold() not in names]:
         raise UserError(f"{unknown[0]!r} is not a channel of the model. Its channels: {', '.join(channels)}.")
+    if double := [name for name in scan if names.count(str(name).strip().casefold()) > 1]:
+        raise UserError(
+            f"The model has several channels called {double[0]}. Give the files as a list, in the order of its "
+            f"channels: {', '.join(channels)}."
+        )
     return [given.get(name) for name in names]
 
 

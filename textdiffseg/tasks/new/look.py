@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 from plans.errors import UserError
@@ -11,7 +12,7 @@ from plans.layout import RawFolder
 from plans.planning.rules import scheme_of
 from plans.raw.header import IGNORE
 from textdiffseg.extras import REPORT, require
-from textdiffseg.imaging.kinds import kind_of
+from textdiffseg.imaging.kinds import CT, kind_of
 from textdiffseg.imaging.sources.files import read_labels, read_volume
 from textdiffseg.tasks.new.cases import TakenCase
 from textdiffseg.tasks.new.sources import CaseSource
@@ -29,7 +30,10 @@ def channel_count(cases: Sequence[CaseSource]) -> int:
 
 
 def guess_channels(taken: Sequence[TakenCase]) -> tuple[str, ...]:
-    """The kind of each channel that most of the scans show. Raises `UserError` if no scan can be read."""
+    """The kind of each channel that most of the scans show, with a number where several would be `MRI`.
+
+    Raises `UserError` if no scan can be read.
+    """
     found: list[tuple[str, ...]] = []
     fault = UserError("No scan can be read.")
     for case in _spread(taken, MAX_SCANS):
@@ -39,7 +43,13 @@ def guess_channels(taken: Sequence[TakenCase]) -> tuple[str, ...]:
             fault = error
     if not found:
         raise fault
-    return Counter(found).most_common(1)[0][0]
+    return _numbered(Counter(found).most_common(1)[0][0])
+
+
+def _numbered(kinds: Sequence[str]) -> tuple[str, ...]:
+    """The names with numbers: `MRI 1`, `MRI 2`. CT has none, as only the plain name means Hounsfield units."""
+    numbers = {kind: count(1) for kind, times in Counter(kinds).items() if times > 1 and kind != CT}
+    return tuple(f"{kind} {next(numbers[kind])}" if kind in numbers else kind for kind in kinds)
 
 
 def usual_ending(taken: Sequence[TakenCase]) -> str:

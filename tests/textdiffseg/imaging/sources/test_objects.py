@@ -54,6 +54,7 @@ def test_an_image_of_itk_with_the_grid_of_a_bare_array_has_a_note():
         (np.zeros((4, 5, 6)), {"spacing": (1, 10**400, 1)}, "spacing"),
         ({"MRI": "a.nii.gz", "mri ": "b.nii.gz"}, {"channels": ["MRI"]}, "differ only in capitals"),
         ({"CT": "a.nii.gz"}, {"channels": ["MRI"]}, "'CT' is not a channel"),
+        ({"mri": "a.nii.gz"}, {"channels": ["MRI", "MRI"]}, "several channels called mri. Give the files as a list"),
         ([ARRAY, ARRAY], {"spacing": (1, 1, 1)}, "channel 0: expected a path.*numpy.stack"),
         (np.ma.masked_equal(np.arange(120).reshape(4, 5, 6), 7), {"spacing": (1, 1, 1)}, "1 voxels are masked.*filled"),
         (np.ones((4, 5, 6), complex), {"spacing": (1, 1, 1)}, "found complex128. Take their magnitude"),
