@@ -637,6 +637,57 @@ def test_a_label_that_no_mask_holds_is_named(new):
     assert code == 0, f"the values 2 and 5 are labels, too: {err}"
 
 
+@pytest.fixture
+def binary(folders):
+    """Masks of one structure, with 255 in c1 and c2 and with 1 in the others; c5 is a pair of files, c3 is empty."""
+    for place in range(6):
+        write(folders[1] / f"c{place}_seg.nii.gz", mask(255 if place in (1, 2) else 1) * (place != 3))
+    nibabel.Nifti1Pair(mask(1), AFFINE).to_filename(folders[1] / "c5_seg.img")
+    (folders[1] / "c5_seg.nii.gz").unlink()
+
+
+@pytest.mark.usefixtures("binary")
+@pytest.mark.parametrize(
+    ("options", "labels", "written"),
+    [
+        ((), {"label 1": 1}, {"c1", "c2"}),
+        (("--labels", "liver=1"), {"liver": 1}, {"c1", "c2"}),
+        (("--labels", "liver=255"), {"liver": 255}, {"c0", "c4", "c5"}),
+        (("--labels", "liver=1", "spleen=255"), {"liver": 1, "spleen": 255}, set()),
+    ],
+)
+def test_binary_masks_with_1_and_with_255_are_one_structure(new, made, folders, options, labels, written):
+    code, out, err = new("--missing", "absent", *options)
+    assert code == 0, err
+    assert header(made)["labels"] == {"background": 0, **labels}
+    assert ("written with" in out) == bool(written)
+    cases = {case.id: case.label for case in read_dataset(made).cases}
+    assert len(cases) == 6
+    assert {case for case, label in cases.items() if not label.is_symlink()} == written
+    for case in written:
+        found = np.asarray(nibabel.load(cases[case]).dataobj)
+        assert np.array_equal(found, mask(*labels.values()))
+    assert np.array_equal(read_labels(folders[1] / "c5_seg.hdr").array[0].T, mask(1)), "the user's file is kept"
+    assert new("--missing", "absent", "--overwrite", *options)[0] == 0
+    assert len([*(made / "labelsTr").iterdir()]) == (6 if "c5" in written else 7)
+
+
+@pytest.mark.parametrize("values", [(1, 2), (1, 255, 3)])
+def test_other_values_are_labels_of_their_own(new, made, folders, values):
+    for place in range(6):
+        write(folders[1] / f"c{place}_seg.nii.gz", mask(values[place % len(values)]))
+    assert new()[0] == 0
+    assert {*header(made)["labels"].values()} == {0, *values}
+
+
+def test_a_mask_with_both_values_has_two_labels(new, made, folders):
+    for place in range(6):
+        write(folders[1] / f"c{place}_seg.nii.gz", mask(1, 255) if place else mask(255))
+    assert new()[0] == 0
+    assert {*header(made)["labels"].values()} == {0, 1, 255}
+    assert all(label.is_symlink() for label in (made / "labelsTr").iterdir())
+
+
 def test_a_name_that_no_structure_has_is_named(new, tmp_path):
     for place in range(2):
         case = tmp_path / "Total" / f"s{place}"

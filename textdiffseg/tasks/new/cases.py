@@ -118,6 +118,12 @@ def _take(path: Path, target: Path, converted: Volume | None) -> Path:
     return linked
 
 
+def remove(image: Path) -> None:
+    """Delete an image of the data set, with the file of its voxels if it is a pair."""
+    for file in files_of(image):
+        file.unlink()
+
+
 def link(source: Path, target: Path) -> None:
     """Make `target` a link to `source`, or a copy where the file system has no links.
 

@@ -15,11 +15,11 @@ from plans.raw.header import BACKGROUND, IGNORE, DatasetHeader
 from plans.raw.label_names import named_labels, numbered_names
 from textdiffseg.arguments import check_choice, path_of, several, whole
 from textdiffseg.files import write_atomically
-from textdiffseg.imaging.sources.files import files_of
 from textdiffseg.leftovers import sweep
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
 from textdiffseg.tasks.new.again import differences, sources_of
-from textdiffseg.tasks.new.cases import TakenCase, take_case
+from textdiffseg.tasks.new.binary import with_one_value
+from textdiffseg.tasks.new.cases import TakenCase, remove, take_case
 from textdiffseg.tasks.new.folder import NewHeader, Written, choose_folder
 from textdiffseg.tasks.new.look import channel_count, draw_first_cases, guess_channels, usual_ending
 from textdiffseg.tasks.new.sources import Sources
@@ -105,6 +105,7 @@ def _make(
     report(f"{len(sources.cases)} scans with a mask.")
     structures = given or _structures(sources)
     taken, left_out = _take(sources, raw, written, structures, progress, cancel)
+    taken = with_one_value(taken, given.values())
     names = _names(given, structures, taken)
     gaps, annotated = _gaps(names, taken, missing)
     taken = _without_blank(taken, annotated, left_out)
@@ -219,8 +220,7 @@ def _without_blank(
             continue
         left_out.append(f"case {case.case}: its mask is empty. If nothing is there to be drawn, give --missing absent.")
         for path in (*case.images, case.label):
-            for file in files_of(path):  # a .hdr file has a second one
-                file.unlink()
+            remove(path)
     if not kept:
         raise UserError(*left_out)
     return kept
