@@ -8,10 +8,11 @@ from unicodedata import normalize
 
 FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".nhdr", ".hdr")  # .hdr: with an .img beside it
 UNREAD_ENDINGS = (
-    ".img", ".img.gz", ".hdr.gz", ".nii.bz2", ".nii.xz", ".nii.zst", ".nrrd.gz", ".mha.gz", ".mgz", ".mgh", ".mnc",
-    ".gipl", ".gipl.gz", ".tif", ".tiff", ".vtk", ".vti", ".h5", ".npy", ".npz", ".mif", ".mif.gz", ".par", ".rec",
-    ".head", ".brik", ".brik.gz", ".dcm.gz", ".nii.z", ".nrrd.bz2", ".mha.bz2",
+    ".img", ".mgz", ".mgh", ".mnc", ".gipl", ".tif", ".tiff", ".vtk", ".vti", ".h5", ".npy", ".npz", ".mif", ".par",
+    ".rec", ".head", ".brik",
 )  # fmt: skip
+PACKED_ENDINGS = (".gz", ".bz2", ".xz", ".zst", ".z")  # of one compressed file
+UNREAD_ARCHIVES = (".rar", ".7z", ".tar", ".tgz", ".tbz2", ".txz")
 VOXEL_ENDINGS = (".img.gz", ".img")  # of the file of voxels beside a .hdr file
 NIFTI = ".nii.gz"
 ARCHIVE = ".zip"  # of DICOM slices
@@ -44,9 +45,23 @@ def voxel_files(stem: str) -> tuple[str, ...]:
     return tuple(f"{stem}{ending}".lower() for ending in VOXEL_ENDINGS)
 
 
+def unpacked_name(name: str) -> str:
+    """A file's name without the endings of compressed files: `a.nii` for `a.nii.gz.gz`."""
+    ending = next((ending for ending in PACKED_ENDINGS if name.lower().endswith(ending)), None)
+    return name if ending is None else unpacked_name(name[: -len(ending)])
+
+
 def is_unread_image(name: str) -> bool:
-    """Whether a file name has the ending of an image format that is not read."""
-    return name.lower().endswith(UNREAD_ENDINGS)
+    """Whether a file name is that of an image that is not read: of another format, or compressed in another way."""
+    if split_ending(name)[1]:
+        return False
+    plain = unpacked_name(name)
+    return plain.lower().endswith(UNREAD_ENDINGS) or (plain != name and is_image_name(plain))
+
+
+def is_unread_archive(name: str) -> bool:
+    """Whether a file name is that of an archive that is not read. A zip of DICOM slices is read."""
+    return unpacked_name(name).lower().endswith(UNREAD_ARCHIVES)
 
 
 def is_slice_name(name: str) -> bool:

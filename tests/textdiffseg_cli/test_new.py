@@ -520,8 +520,30 @@ def test_folders_that_are_links_are_searched_and_formats_below_are_named(new, tm
     (source / "p0" / "again").symlink_to(source)
     code, out, _ = new(sources=(source, source))
     assert code == 0, out
-    assert "ct.mgz. Its format is not read" in out
+    assert "ct.mgz: its format is not read. Convert it" in out
     assert len(read_dataset(tmp_path / "root" / "raw" / "Dataset001_Linked").cases) == 2
+
+
+def test_archives_are_named_also_where_no_scan_is_left(new, made, folders):
+    scans, masks = folders
+    for place, name in enumerate(("c0.zip", "c1.rar", "c2.nii.gz.gz", "c3")):
+        (scans / f"c{place}_CT.nii.gz").rename(scans / name)
+    (masks / "all.tar.gz").touch()
+    words = (
+        "c0.zip: zips are",
+        "c1.rar: archives are",
+        "c2.nii.gz.gz: its format is",
+        "c3: it is NIfTI",
+        "all.tar.gz: a",
+    )
+    _, out, _ = new()
+    assert all(word in out for word in words)
+    assert len(read_dataset(made).cases) == 2
+    for path in scans.glob("*_CT.nii.gz"):
+        path.unlink()
+    code, _, err = new("--overwrite")
+    assert code == 2
+    assert all(word in err for word in ("holds no scan", *words))
 
 
 @pytest.fixture

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from plans.errors import UserError
-from plans.file_names import FILE_ENDINGS, is_archive_name, split_ending
+from plans.file_names import is_archive_name, split_ending
 from plans.plan import MAX_LABEL_VALUE
 from textdiffseg.imaging.regrid import MIN_OVERLAP, RESAMPLED, overlap, regrid
 from textdiffseg.imaging.sources.dicom.files import is_slice
 from textdiffseg.imaging.sources.headers import VoxelBlock
+from textdiffseg.imaging.sources.unread import is_zip_of_images, unread_line
 from textdiffseg.imaging.volume import Geometry, Volume, describe, refuse_flat, refuse_unusable
 
 MAX_ROUNDING = 0.01  # of label values; files with a scale factor cannot store all whole numbers exactly
@@ -168,13 +169,15 @@ def _read(path: Path, series: str | None) -> Volume:
     if is_series(path):
         from textdiffseg.imaging.sources.dicom import read_series
 
+        if is_zip_of_images(path):
+            raise UserError(unread_line(path))
         return read_series(path, series)
     path, ending = _header_of(path)
     refuse_no_file(path)
     if series is not None:
         raise UserError(f"{path} is not DICOM, so it has no series to choose from. Leave the UID out.")
     if not ending:
-        raise UserError(f"{path}: its format is not read. Convert it to one of {', '.join(FILE_ENDINGS)}.")
+        raise UserError(unread_line(path))
     if ending in _NIFTI:
         from textdiffseg.imaging.sources.nifti import read_nifti
 

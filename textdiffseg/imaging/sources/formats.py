@@ -47,6 +47,12 @@ def wrong_ending(name: str, start: bytes) -> str | None:
     return f"{name} is not a {expected} file but {found}. Rename it to the ending of its format."
 
 
+def scan_format(start: bytes) -> str | None:
+    """NIfTI, NRRD or MetaImage, by the first `START_BYTES` of a file, which may be gzip; None for other files."""
+    found = _format_of(_unpacked(start) or start)
+    return found if found in _OF_ENDINGS.values() else None
+
+
 def _no_scan(name: str, start: bytes, unpacked: bytes) -> str | None:
     """A line for what downloads often leave in place of a scan; None for other files."""
     if start.startswith(_GIT_LFS):

@@ -6,17 +6,10 @@ from itertools import islice
 from pathlib import Path
 
 from plans.errors import UserError
-from plans.file_names import (
-    FILE_ENDINGS,
-    channel_file,
-    is_archive_name,
-    is_unread_image,
-    split_channel,
-    split_ending,
-    voxel_files,
-)
+from plans.file_names import FILE_ENDINGS, channel_file, is_archive_name, split_channel, split_ending
 from textdiffseg.imaging.sources.dicom.files import is_slice, is_zip_of_slices
 from textdiffseg.imaging.sources.dicom.listing import first_slices_of, scan_of_slice, scans_of_slices
+from textdiffseg.imaging.sources.unread import unread_images, unread_line
 
 MAX_SEARCHED = 200  # folders below one without scans
 
@@ -30,8 +23,8 @@ def list_scans(
     """The scans in a folder: id -> files.
 
     A scan is one file per channel (ID_0000.nii.gz, ...), one file with a plain name, a folder of DICOM slices at any
-    depth, or a zip of slices. Images in an unsupported format are listed too. So are folders and pipes that have a
-    scan's name. Reading reports each of them.
+    depth, or a zip of slices. Images and archives that are not read are listed too. So are folders and pipes that have
+    a scan's name. Reading reports each of them.
 
     Args:
         folder: of scans. It may also be one file, one DICOM series, one of its slices, or a zip of slices.
@@ -113,6 +106,8 @@ def _case_of(file: Path) -> str:
         return file.name[: -len(file.suffix)]
     if is_slice(file):
         return scan_of_slice(file)
+    if unread_images([file]):
+        raise UserError(unread_line(file))
     raise UserError(
         f"{file} is not a scan. Expected a file that ends with {', '.join(FILE_ENDINGS)}, or a DICOM slice."
     )
@@ -160,13 +155,6 @@ def files_by_stem(folder: Path, is_output: Callable[[Path], bool] = lambda _: Fa
         if ending and not is_output(path):
             _refuse_two(files.setdefault(stem, path), path)
     return files
-
-
-def unread_images(files: Collection[Path]) -> list[Path]:
-    """Of some files the images whose format is not supported, and files of voxels without a header."""
-    headers = [split_ending(path.name)[0] for path in files if split_ending(path.name)[1] == ".hdr"]
-    voxels = {name for stem in headers for name in voxel_files(stem)}
-    return [path for path in files if is_unread_image(path.name) and path.name.lower() not in voxels]
 
 
 def _files(folder: Path) -> list[Path]:

@@ -13,7 +13,7 @@ from textdiffseg.imaging.sources.dicom import series_in
 from textdiffseg.imaging.sources.dicom.drawings import Drawing, drawing_kind, read_drawing
 from textdiffseg.imaging.sources.dicom.listing import scans_of_slices, with_folders_below
 from textdiffseg.imaging.sources.nrrd import segment_values
-from textdiffseg.imaging.sources.scans import unread_images
+from textdiffseg.imaging.sources.unread import unread_images, unread_line
 
 MAX_SHOWN = 3  # names in an error
 
@@ -53,7 +53,7 @@ class Sources:
     images: tuple[str, ...] = ()  # without a mask
     masks: tuple[str, ...] = ()  # without a scan
     doubtful: tuple[str, ...] = ()
-    unread: tuple[str, ...] = ()  # lines on images in a format that is not read, and on zips
+    unread: tuple[str, ...] = ()  # lines on images and archives that are not read
 
 
 def listed_sources(path: Path) -> Sources:
@@ -79,7 +79,8 @@ def found_sources(images: Path, masks: Path) -> Sources:
             advice = "In a folder of both, masks have a word such as _seg or _mask in their names. " if same else ""
             raise UserError(
                 f"{folder} holds no {what}. {advice}Expected files that end with {', '.join(FILE_ENDINGS)}, or DICOM"
-                + (" slices." if what == "scan" else " segmentations or structure sets.")
+                + (" slices." if what == "scan" else " segmentations or structure sets."),
+                *unread,
             )
     drawings, damaged = _drawings(drawn)
     drawn = {name: path for name, path in drawn.items() if name not in damaged}
@@ -102,9 +103,10 @@ def found_sources(images: Path, masks: Path) -> Sources:
 
 
 def _unread(files: Sequence[Path]) -> tuple[str, ...]:
-    """Lines on images in a format that is not read, and on zips."""
-    lines = [f"{path}. Its format is not read; convert it to .nii.gz." for path in unread_images(files)]
-    return (*lines, *(f"{path}. Zips are not read here; unpack it." for path in files if is_archive_name(path.name)))
+    """Lines on images and archives that are not read, and on zips."""
+    others = unread_images([path for path in files if not is_archive_name(path.name)])
+    zips = (f"{path}: zips are not read here. Unpack it." for path in files if is_archive_name(path.name))
+    return (*map(unread_line, others), *zips)
 
 
 def _parts(scans: Mapping[str, Path], drawn: Mapping[str, Path]) -> Sources | None:

@@ -7,7 +7,8 @@ import pytest
 
 from plans.errors import UserError
 from textdiffseg.imaging.sources.files import read_volume
-from textdiffseg.imaging.sources.scans import list_scans, unread_images, unsearched_folders
+from textdiffseg.imaging.sources.scans import list_scans, unsearched_folders
+from textdiffseg.imaging.sources.unread import unread_images
 from textdiffseg.tasks.manifest import hash_inputs
 
 
