@@ -77,10 +77,11 @@ def read_labels(path: Path) -> Volume:
         )
     if array.dtype.kind == "f" and not all(map(_is_whole, array[0])):
         raise UserError(f"{path}: label values must be whole numbers, found other numbers or NaN. Round them.")
-    low, high = array.min(), array.max()
+    low, high = array.min().item(), array.max().item()  # in single precision the limit would be rounded up
     if low < -MAX_LABEL_VALUE or high > MAX_LABEL_VALUE:
         raise UserError(
-            f"{path}: expected label values of at most {MAX_LABEL_VALUE}, found {low:g} to {high:g}. Correct them."
+            f"{path}: expected label values of at most {MAX_LABEL_VALUE}, found {low:.10g} to {high:.10g}. Correct"
+            " them."
         )
     if array.dtype.kind == "f":
         array = np.rint(array).astype(np.int64)

@@ -257,6 +257,15 @@ def test_label_values_beyond_32_bits_are_refused(tmp_path, geometry, value):
         read_labels(tmp_path / "a.nii.gz")
 
 
+def test_the_limit_of_label_values_holds_in_single_precision(tmp_path, geometry):
+    """2^31 - 1 is not a number of float32. It would be rounded to 2^31."""
+    for value in (2**31 - 128, 2**31):
+        write_volume(tmp_path / f"{value}.nii.gz", np.full(geometry.shape, value, np.float32), geometry)
+    assert read_labels(tmp_path / f"{2**31 - 128}.nii.gz").array.max() == 2**31 - 128
+    with pytest.raises(UserError, match="found 2147483648 to 2147483648"):
+        read_labels(tmp_path / f"{2**31}.nii.gz")
+
+
 def test_a_label_map_with_infinite_values_is_refused_without_a_warning(tmp_path, array, geometry, recwarn):
     write_volume(tmp_path / "soft.nii.gz", np.where(array == array.max(), np.inf, 0).astype(np.float32), geometry)
     with pytest.raises(UserError, match="whole numbers"):
