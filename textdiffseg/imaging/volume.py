@@ -171,7 +171,7 @@ def refuse_unusable(array: np.ndarray, source: str) -> None:
     if array.dtype.kind in "iu":
         return
     usable = np.isfinite(array)
-    if array.dtype == np.float64:
+    if array.dtype.kind == "f" and np.finfo(array.dtype).max > np.finfo(np.float32).max:
         usable &= np.abs(array) <= np.finfo(np.float32).max
     if bad := array.size - np.count_nonzero(usable):
         raise UserError(f"{source}: {bad} voxels are NaN or infinite in float32. Replace them with finite values.")

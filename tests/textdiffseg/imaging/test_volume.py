@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from textdiffseg.imaging.volume import Geometry, Volume, to_canonical
+from plans.errors import UserError
+from textdiffseg.imaging.volume import Geometry, Volume, refuse_unusable, to_canonical
 
 CANONICAL = np.array([[0, 0, 1], [0, 1, 0], [1, 0, 0]], dtype=float)  # D to z, H to y, W to x
 TURNS = [
@@ -70,3 +71,11 @@ def test_grids_match_where_the_nearest_voxel_is_the_same_one():
 def test_a_volume_lies_on_its_grid():
     with pytest.raises(ValueError, match="does not fit the grid"):
         Volume(np.zeros((1, 2, 3, 4)), Geometry((2, 3, 5), np.eye(4)))
+
+
+def test_values_beyond_float32_are_refused_in_any_wider_type():
+    array = np.zeros((1, 2, 3, 4), np.longdouble)
+    refuse_unusable(array, "a")
+    array[0, 0, 0, 0] = 1e39
+    with pytest.raises(UserError, match="1 voxels are NaN or infinite in float32"):
+        refuse_unusable(array, "a")
