@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from plans.errors import UserError
+from textdiffseg.imaging.grids import MAX_ORIGIN_MM, straighten
 from textdiffseg.imaging.volume import Geometry, Volume, refuse_unusable, to_canonical
 
 CANONICAL = np.array([[0, 0, 1], [0, 1, 0], [1, 0, 0]], dtype=float)  # D to z, H to y, W to x
@@ -79,3 +80,13 @@ def test_values_beyond_float32_are_refused_in_any_wider_type():
     array[0, 0, 0, 0] = 1e39
     with pytest.raises(UserError, match="1 voxels are NaN or infinite in float32"):
         refuse_unusable(array, "a")
+
+
+@pytest.mark.parametrize("place", [1.01 * MAX_ORIGIN_MM, -1e20, 1e300, np.inf, np.nan])
+def test_an_origin_where_nothing_can_be_placed_is_refused(place):
+    affine = np.eye(4)
+    affine[1, 3] = MAX_ORIGIN_MM
+    straighten(affine, (2, 3, 4), "a")
+    affine[1, 3] = place
+    with pytest.raises(UserError, match="a: its origin is 0/.*/0 mm, expected numbers of at most 100000"):
+        straighten(affine, (2, 3, 4), "a")

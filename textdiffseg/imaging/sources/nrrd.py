@@ -94,8 +94,12 @@ def segment_values(path: Path) -> tuple[tuple[str, int], ...]:
 
 
 def _check_orientation(fields: dict[str, str], axes: int, path: Path) -> tuple[str, ...]:
-    """Notes on what the header leaves open. Raises `UserError` for an axis without a spacing, and for other units."""
+    """Notes on what the header leaves open. Raises `UserError` for numbers that do not place the voxels."""
     refuse_units(re.findall('"([^"]*)"', f"{fields.get('space units', '')} {fields.get('units', '')}"), path)
+    origin = fields.get("space origin", "(0,0,0)")
+    coordinates = real_numbers(origin.strip("()").replace(",", " "))
+    if not coordinates or not np.isfinite(coordinates).all():  # ITK takes 0
+        raise UserError(f"{path}: space origin: expected numbers in mm, found {origin[:40]!r}. Correct it.")
     vectors, spacings = fields.get("space directions"), fields.get("spacings")
     if vectors is None and spacings is None:
         return NO_SPACING, NO_ORIENTATION

@@ -314,6 +314,10 @@ def test_a_note_reports_what_a_nrrd_header_leaves_open(tmp_path, fields, notes):
         ({"spacings": "1 -1 1"}, "spacings: expected a spacing above 0"),
         ({"spacings": "1 nan 1"}, "spacings: expected a spacing above 0"),
         (LPS | {"space_units": '"cm" "cm" "cm"'}, "unit of length is 'cm', expected mm"),
+        (LPS | {"space_origin": "none"}, "space origin: expected numbers in mm, found 'none'"),
+        (LPS | {"space_origin": "(nan,nan,nan)"}, "space origin: expected numbers in mm"),
+        ({"space_dimension": 3, "space_origin": "none"}, "space origin: expected numbers in mm"),
+        (LPS | {"space_origin": "(1e30,0,0)"}, "origin is 1e.30/0/0 mm, expected numbers of at most 100000"),
     ],
 )
 def test_nrrd_headers_that_do_not_place_the_voxels_are_refused(tmp_path, fields, words):
@@ -345,6 +349,7 @@ def test_a_note_reports_what_a_metaimage_header_leaves_open(tmp_path, fields, no
         ({"ElementSpacing": "1 2"}, "ElementSpacing: expected a spacing above 0"),
         ({"ElementSpacing": "nan 2 3"}, "ElementSpacing: expected a spacing above 0"),
         ({"Offset": "nan 0 0"}, "Offset: expected 3 numbers"),
+        ({"Offset": "0 0 -1e300"}, "origin is 0/0/-1e.300 mm, expected numbers of at most 100000"),
         ({"TransformMatrix": "1 0 0 0 1"}, "TransformMatrix: expected 9 numbers"),
         ({"DistanceUnits": "um"}, "unit of length is 'um', expected mm"),
     ],
