@@ -88,5 +88,5 @@ def test_an_origin_where_nothing_can_be_placed_is_refused(place):
     affine[1, 3] = MAX_ORIGIN_MM
     straighten(affine, (2, 3, 4), "a")
     affine[1, 3] = place
-    with pytest.raises(UserError, match="a: its origin is 0/.*/0 mm, expected numbers of at most 100000"):
+    with pytest.raises(UserError, match=r"a: its origin is 0/.*/0 mm, expected numbers of at most 100000"):
         straighten(affine, (2, 3, 4), "a")

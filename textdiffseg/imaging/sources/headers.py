@@ -49,8 +49,9 @@ class VoxelBlock:
     dtype: np.dtype
     compressed: bool  # by gzip or zlib
     text: bool = False  # stored as digits
-    plain: bool = True  # the stored values are the voxels' values, without a scaling function
     notes: tuple[str, ...] = ()  # what the header leaves open about the place in space
+    channels_first: bool = False  # the first of `sizes` is the number of channels; False: it may be any axis
+    scale: tuple[float, float] = (1.0, 0.0)  # slope and intercept: stored values -> values
 
     @property
     def count(self) -> int:
@@ -58,7 +59,7 @@ class VoxelBlock:
         return prod(self.sizes)
 
     def read(self) -> np.ndarray:
-        """The values, with the slowest axis first. Raises `UserError` for a damaged file."""
+        """The stored values, with the slowest axis first. Raises `UserError` for a damaged file."""
         with reported_as_damage(self.path), self.path.open("rb") as file:
             file.seek(self.offset)
             if self.text:

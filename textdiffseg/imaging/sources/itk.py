@@ -32,15 +32,23 @@ def quiet_itk() -> AbstractContextManager[None]:
 
 
 def read_itk(path: Path, block: VoxelBlock) -> Volume:
-    """The image in a file as (C, D, H, W), in its own number type. `block` has the voxels that its header declares."""
+    """The image in a file as (C, D, H, W), in its own number type; float32 if the header has a scale.
+
+    `block` has the voxels that its header declares.
+    """
     reader = _informed(path, block)
-    array = _arranged(block, reader) if block.plain else None
+    array = _arranged(block, reader)
     if array is None:
         block.read()  # checks the values; ITK then reads the file again
         volume = volume_of_image(_execute(reader, path), str(path))
-        return replace(volume, notes=(*block.notes, *volume.notes))
-    geometry, notes = _geometry(reader, array.shape[1:], str(path))
-    return Volume(array, geometry, (*block.notes, *notes))
+    else:
+        volume = Volume(array, *_geometry(reader, array.shape[1:], str(path)))
+    array = volume.array
+    if block.scale != (1.0, 0.0):
+        from textdiffseg.imaging.sources.scaling import scaled
+
+        array = scaled(array, *block.scale)
+    return replace(volume, array=array, notes=(*block.notes, *volume.notes))
 
 
 def read_itk_geometry(path: Path, block: VoxelBlock) -> Geometry | None:
@@ -106,7 +114,7 @@ def _arranged(block: VoxelBlock, reader: sitk.ImageFileReader) -> np.ndarray | N
     if channels == 1 and block.sizes == sizes:
         array = block.read()
         return array if dimension == 4 else array[None]
-    if channels > 1 and block.sizes == (channels, *sizes) and channels not in sizes:
+    if channels > 1 and block.sizes == (channels, *sizes) and (block.channels_first or channels not in sizes):
         return np.moveaxis(block.read(), -1, 0)
     return None
 

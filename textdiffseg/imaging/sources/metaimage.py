@@ -54,9 +54,8 @@ def read_block(path: Path) -> VoxelBlock:
             raise Damaged("CompressedData and BinaryData contradict each other")
         size = int(np.prod(sizes, dtype=object)) * dtype.itemsize
         held, offset = _voxel_location(fields, path, end, size, compressed)
-    function = (fields.get("ElementToIntensityFunctionSlope", "1"), fields.get("ElementToIntensityFunctionOffset", "0"))
-    plain = _are_numbers(function, (1.0, 0.0))
-    return VoxelBlock(held, offset, sizes, dtype, compressed, text, plain, _check_orientation(fields, axes, path))
+    notes, scale = _check_orientation(fields, axes, path), _scale(fields, path)
+    return VoxelBlock(held, offset, sizes, dtype, compressed, text, notes, channels > 1, scale)
 
 
 def _check_orientation(fields: dict[str, str], axes: int, path: Path) -> tuple[str, ...]:
@@ -129,8 +128,19 @@ def _is_true(fields: dict[str, str], name: str, missing: str = "False") -> bool:
     return fields.get(name, missing)[:1] in ("T", "t", "1")
 
 
-def _are_numbers(found: tuple[str, ...], expected: tuple[float, ...]) -> bool:
-    try:
-        return tuple(float(text) for text in found) == expected
-    except ValueError:
-        return False
+def _scale(fields: dict[str, str], path: Path) -> tuple[float, float]:
+    """The slope and the intercept of the stored values. ITK does not apply them."""
+    slope, intercept = (
+        _number(fields, f"ElementToIntensityFunction{name}", missing, path)
+        for name, missing in (("Slope", "1"), ("Offset", "0"))
+    )
+    if slope == 0:
+        raise UserError(f"{path}: ElementToIntensityFunctionSlope: expected a number other than 0. Correct it.")
+    return slope, intercept
+
+
+def _number(fields: dict[str, str], name: str, missing: str, path: Path) -> float:
+    found = real_numbers(fields.get(name, missing))
+    if len(found) != 1 or not np.isfinite(found[0]):
+        raise UserError(f"{path}: {name}: expected one number, found {fields[name][:40]!r}. Correct it.")
+    return found[0]

@@ -13,13 +13,13 @@ import numpy as np
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError
-from nibabel.volumeutils import apply_read_scaling
 
 from plans.errors import UserError
 from plans.geometry import Triple, triple
 from textdiffseg.imaging.forms import affine_of_header
 from textdiffseg.imaging.sources.formats import GZIP
 from textdiffseg.imaging.sources.neighbours import neighbour
+from textdiffseg.imaging.sources.scaling import scaled
 from textdiffseg.imaging.sources.streams import Damaged, Stream, check_declared, read_voxels, reported_as_damage
 from textdiffseg.imaging.volume import Geometry, Volume
 
@@ -180,16 +180,9 @@ def _geometry(header: _Header, path: Path) -> tuple[Geometry, tuple[str, ...]]:
 
 
 def _scaled(voxels: np.ndarray, fields: Nifti1Header, path: Path) -> np.ndarray:
-    """The voxels with the header's slope and intercept. Each plane is computed in float64 and stored as float32."""
+    """The voxels with the header's slope and intercept."""
     try:
         slope, intercept = fields.get_slope_inter()
     except HeaderDataError as error:
         raise UserError(f"{path}: {error}. Write correct scl_slope and scl_inter into its header.") from None
-    if (slope, intercept) in ((None, None), (1.0, 0.0)):
-        return voxels
-    scaled = np.empty(voxels.shape, np.float32)
-    for channel, result in zip(voxels, scaled, strict=True):
-        for plane, target in zip(channel, result, strict=True):
-            with np.errstate(over="ignore", invalid="ignore"):  # values that are not finite are refused later
-                target[...] = apply_read_scaling(plane, slope, intercept)
-    return scaled
+    return voxels if (slope, intercept) in ((None, None), (1.0, 0.0)) else scaled(voxels, slope, intercept)

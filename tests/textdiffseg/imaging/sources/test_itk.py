@@ -14,7 +14,7 @@ import SimpleITK as sitk
 
 from plans.errors import UserError
 from textdiffseg.imaging.grids import STRAIGHTENED
-from textdiffseg.imaging.sources.files import read_geometry, read_volume
+from textdiffseg.imaging.sources.files import read_geometry, read_labels, read_volume
 from textdiffseg.imaging.sources.headers import MAX_WORD_BYTES, NO_ORIENTATION, NO_SPACING, _numbers
 from textdiffseg.imaging.sources.itk import volume_of_image
 from textdiffseg.imaging.sources.streams import Damaged
@@ -270,20 +270,20 @@ def test_lines_and_names_that_end_itk_are_one_line_here(tmp_path):
 
 
 def test_streams_that_itk_decompresses_are_checked_too(tmp_path):
-    """Where channels lie along the last axis, or values have a scale, the voxels are arranged by ITK."""
-    for kind, packed in (("gzip", bytearray(gzip.compress(bytes(range(16)), 0))), ("zlib", bytearray())):
+    """Where the axis of the channels is not clear from the sizes, ITK arranges the voxels of NRRD."""
+    two = bytes(range(16))
+    for kind, packed in (("gzip", bytearray(gzip.compress(two, 0))), ("zlib", bytearray(zlib.compress(two, 0)))):
         fields = {"dimension": 4, "sizes": "2 2 2 2", "kinds": "domain domain domain vector", "encoding": "gzip"}
-        scaled = {"CompressedData": "True", "ElementToIntensityFunctionSlope": "2"}
-        packed = packed or bytearray(zlib.compress(EIGHT, 0))
+        channels = {"CompressedData": "True", "ElementNumberOfChannels": "2"}
         path = tmp_path / ("a.nrrd" if kind == "gzip" else "a.mha")
         for change in (0, 1):
             packed[packed.index(EIGHT) + 3] ^= change
             if kind == "gzip":
                 nrrd(path, voxels=bytes(packed), **fields)
             else:
-                meta(path, voxels=bytes(packed), **scaled)
+                meta(path, voxels=bytes(packed), **channels)
             if not change:
-                assert read_volume((path,)).array.size in (8, 16)
+                assert read_volume((path,)).array.size == 16
                 continue
             with pytest.raises(UserError, match="is truncated or damaged"):
                 read_volume((path,))
@@ -323,6 +323,44 @@ def test_a_note_reports_what_a_nrrd_header_leaves_open(tmp_path, fields, notes):
 def test_nrrd_headers_that_do_not_place_the_voxels_are_refused(tmp_path, fields, words):
     with pytest.raises(UserError, match=words):
         read_volume((nrrd(tmp_path / "a.nrrd", **fields),))
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("packed", [True, False])
+def test_the_slope_and_the_offset_of_a_metaimage_are_applied(tmp_path, packed, channels):
+    """ITK ignores them. Of a compressed file without the size of its stream it also reads no voxels, without a word."""
+    values = np.arange(8 * channels, dtype=np.int16)
+    fields = {"ElementType": "MET_SHORT", "ElementNumberOfChannels": channels, "CompressedData": packed}
+    fields |= {"ElementToIntensityFunctionSlope": "2.5", "ElementToIntensityFunctionOffset": "-1024"}
+    voxels = zlib.compress(values.tobytes()) if packed else values.tobytes()
+    found = read_volume((meta(tmp_path / "a.mha", voxels, **fields),))
+    assert found.array.dtype == np.float32
+    expected = np.moveaxis(values.reshape(2, 2, 2, channels), -1, 0) * 2.5 - 1024
+    assert np.array_equal(found.array, expected)
+
+
+def test_a_label_map_has_its_scale(tmp_path):
+    path = meta(tmp_path / "a.mha", ElementToIntensityFunctionSlope="2")
+    assert read_labels(path).array.ravel().tolist() == [2 * value for value in EIGHT]
+    meta(path, ElementToIntensityFunctionSlope="0.5")
+    with pytest.raises(UserError, match="label values must be whole numbers"):
+        read_labels(path)
+    meta(path, ElementToIntensityFunctionSlope="1.0", ElementToIntensityFunctionOffset="0")
+    assert read_labels(path).array.dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"ElementToIntensityFunctionSlope": "0"}, "Slope: expected a number other than 0"),
+        ({"ElementToIntensityFunctionSlope": "2 3"}, "Slope: expected one number, found '2 3'"),
+        ({"ElementToIntensityFunctionOffset": "inf"}, "Offset: expected one number, found 'inf'"),
+        ({"ElementToIntensityFunctionOffset": "x"}, "Offset: expected one number, found 'x'"),
+    ],
+)
+def test_a_scale_that_gives_no_values_is_refused(tmp_path, fields, words):
+    with pytest.raises(UserError, match=words):
+        read_volume((meta(tmp_path / "a.mha", **fields),))
 
 
 PLACED = {"ElementSpacing": "1 2 3", "TransformMatrix": "1 0 0 0 1 0 0 0 1", "Offset": "0 0 0"}
