@@ -23,6 +23,10 @@ GUESSED = (
     "Its header has neither sform nor qform. The orientation of old Analyze files was assumed, so left and right may "
     "be exchanged."
 )
+ANALYZE = (
+    "{source} is an Analyze image, in which left and right are not defined. Convert it to NIfTI with a program that "
+    "knows its orientation."
+)
 _MAX_DISTANCE_VOXELS = 0.5  # between sform and qform; below it both have the same nearest voxels
 _MAX_ROUNDING = 1e-5  # relative, of the lengths of an sform's columns; pixdim is exact
 _CODES = range(1, 6)  # NIfTI defines these; nibabel does not use a form with another code

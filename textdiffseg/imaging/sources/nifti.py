@@ -16,7 +16,7 @@ from nibabel.spatialimages import HeaderDataError
 
 from plans.errors import UserError
 from plans.geometry import Triple, triple
-from textdiffseg.imaging.forms import affine_of_header
+from textdiffseg.imaging.forms import ANALYZE, affine_of_header
 from textdiffseg.imaging.sources.formats import GZIP
 from textdiffseg.imaging.sources.neighbours import neighbour
 from textdiffseg.imaging.sources.scaling import scaled
@@ -100,10 +100,7 @@ def _read_header(stream: Stream, path: Path) -> tuple[_Header, int]:
     fields = _HEADERS[size](block, endianness=order, check=False)
     magic = bytes(fields["magic"])[:3]
     if magic not in _MAGIC:
-        raise UserError(
-            f"{path} is an Analyze file, in which left and right are not defined. Convert it to NIfTI with a program "
-            "that knows its orientation."
-        )
+        raise UserError(ANALYZE.format(source=path))
     shape, channels = _shape(fields, path)
     return _Header(fields, shape, channels, _dtype(fields, path), _offset(fields, size, magic), _MAGIC[magic]), size
 

@@ -16,13 +16,14 @@ import numpy as np
 from plans.errors import UserError
 from plans.geometry import triple
 from textdiffseg.arguments import path_of
-from textdiffseg.imaging.forms import RAS_TO_LPS, NiftiForms, affine_of_header
+from textdiffseg.imaging.forms import ANALYZE, RAS_TO_LPS, NiftiForms, affine_of_header
 from textdiffseg.imaging.grids import straighten
 from textdiffseg.imaging.sources.tensors import (
     SOURCE,
     array_of,
     header_of,
     is_metatensor,
+    is_of_analyze,
     is_tensor,
     single,
     values_and_affine,
@@ -167,7 +168,12 @@ def _checked_affine(affine: Any) -> np.ndarray:
 
 def _of_nibabel(image: Any) -> Volume:
     """A nibabel image as a `Volume`. A NIfTI header gives the grid and the notes, as for a file."""
+    from nibabel.analyze import AnalyzeHeader
+    from nibabel.nifti1 import Nifti1Header
+
     source = "the nibabel image"
+    if isinstance(image.header, AnalyzeHeader) and not isinstance(image.header, Nifti1Header):  # its subclass
+        raise UserError(ANALYZE.format(source=source))
     try:
         array = np.asanyarray(image.dataobj)  # reads the file, if the image has one
     except (OSError, EOFError, ValueError, zlib.error) as error:
@@ -183,6 +189,8 @@ def _of_nibabel(image: Any) -> Volume:
 
 def _of_metatensor(scan: Any) -> Volume:
     """A MetaTensor as a `Volume`. The NIfTI header that MONAI has kept gives the grid and the notes, as for a file."""
+    if is_of_analyze(scan):
+        raise UserError(ANALYZE.format(source=SOURCE))
     array, affine = values_and_affine(scan)
     return _placed(array, affine, header_of(scan), SOURCE)
 

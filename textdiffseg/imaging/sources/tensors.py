@@ -116,6 +116,11 @@ def _numbers(values: Any) -> np.ndarray:
         return np.empty(0)
 
 
+def is_of_analyze(scan: Any) -> bool:
+    """Whether MONAI has read the scan from an Analyze file. Its header has the size of NIfTI's, but no forms."""
+    return "sizeof_hdr" in scan.meta and "sform_code" not in scan.meta
+
+
 def header_of(scan: Any) -> "Nifti1Header | None":
     """The fields of the NIfTI header that MONAI has read with the scan; None if it has not read one."""
     from nibabel.nifti1 import Nifti1Header

@@ -316,7 +316,7 @@ def test_other_formats_under_the_name_are_named(tmp_path, voxels):
     with pytest.raises(UserError, match=r"a\.nii is not a NIfTI file but NRRD"):
         read_volume((tmp_path / "a.nii",))
     nib.AnalyzeImage(voxels, np.eye(4)).to_filename(tmp_path / "b.img")
-    with pytest.raises(UserError, match="an Analyze file, in which left and right are not defined"):
+    with pytest.raises(UserError, match="an Analyze image, in which left and right are not defined"):
         read_volume((tmp_path / "b.img",))
     (tmp_path / "c.img").touch()
     with pytest.raises(UserError, match=r"c\.img: its header c\.hdr is missing"):

@@ -30,6 +30,14 @@ def test_images_of_nibabel_without_affine_or_voxels_are_refused():
         volume_of(nib.Nifti1Header())
 
 
+@pytest.mark.parametrize("kind", [nib.AnalyzeImage, nib.Spm99AnalyzeImage, nib.Spm2AnalyzeImage])
+def test_an_analyze_image_is_refused_as_its_file_is(kind):
+    with pytest.raises(UserError, match="the nibabel image is an Analyze image, in which left and right are not def"):
+        volume_of(kind(ARRAY, np.eye(4)))
+    volume_of(nib.Nifti1Pair(ARRAY, np.eye(4)))
+    volume_of(nib.MGHImage(ARRAY, np.eye(4)))
+
+
 def test_axes_of_one_voxel_behind_the_third_do_not_count():
     assert volume_of(nib.Nifti1Image(ARRAY[..., None, None], np.eye(4))).array.shape == (1, 4, 5, 6)
 

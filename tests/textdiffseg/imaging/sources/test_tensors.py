@@ -133,6 +133,12 @@ def test_a_metatensor_without_a_place_is_refused(tmp_path):
         volume_of(load(path), (1, 1, 1))
 
 
+def test_a_metatensor_of_an_analyze_file_is_refused(tmp_path):
+    nib.Spm2AnalyzeImage(ARRAY, np.diag([2.0, 2, 3, 1])).to_filename(tmp_path / "a.img")
+    with pytest.raises(UserError, match="the MetaTensor is an Analyze image, in which left and right are not defined"):
+        volume_of(LoadImage("NibabelReader", image_only=True, ensure_channel_first=True)(tmp_path / "a.img"))
+
+
 def test_an_identity_in_a_file_is_taken_at_its_word(tmp_path):
     path = saved(tmp_path / "a.nii.gz", ARRAY, np.eye(4))
     compare(volume_of(load(path)), path)
