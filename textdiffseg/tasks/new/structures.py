@@ -14,7 +14,7 @@ from plans.errors import UserError, listed
 from plans.names import normalise
 from plans.raw.gaps import LabelGap
 from textdiffseg.imaging.regrid import placed
-from textdiffseg.imaging.sources.dicom.drawings import masks_of
+from textdiffseg.imaging.sources.dicom.drawings import StructureMask, masks_of
 from textdiffseg.imaging.sources.files import read_labels
 from textdiffseg.imaging.volume import Geometry, describe, grid_advice
 from textdiffseg.tasks.new.sources import CaseSource, Sources
@@ -74,14 +74,15 @@ def joined_masks(
         geometry: of the scan.
     """
     names = {value: name for name in structure_names(source) if (value := structures.get(normalise(name)))}
-    found, empty = [], []
-    for value, mask in _masks(source, structures, geometry):
-        box = ndimage.find_objects(mask.view(np.uint8))
+    found, empty, notes = [], [], list[str]()
+    for one in _masks(source, structures, geometry):
+        notes += one.notes
+        box = ndimage.find_objects(one.mask.view(np.uint8))
         if box:
-            found.append((value, box[0], mask[box[0]].copy()))
+            found.append((one.value, box[0], one.mask[box[0]].copy()))
         elif source.structure_files:
-            empty.append(value)
-    array, notes = np.zeros(geometry.shape, np.int32), list[str]()
+            empty.append(one.value)
+    array = np.zeros(geometry.shape, np.int32)
     for value, place, mask in sorted(found, key=lambda one: -np.count_nonzero(one[2])):  # the largest first
         covered, size = np.count_nonzero(array[place][mask]), np.count_nonzero(mask)
         if covered:
@@ -99,8 +100,8 @@ def joined_masks(
     return array, dict.fromkeys(empty, 0) | held, tuple(notes)
 
 
-def _masks(source: CaseSource, structures: Mapping[str, int], geometry: Geometry) -> Iterator[tuple[int, np.ndarray]]:
-    """The value and the mask (D, H, W) of each structure."""
+def _masks(source: CaseSource, structures: Mapping[str, int], geometry: Geometry) -> Iterator[StructureMask]:
+    """The masks of the structures of a case."""
     if source.drawing is not None:
         named = source.drawing.names.items()
         numbers = {number: structures[normalise(name)] for number, name in named if normalise(name) in structures}
@@ -118,7 +119,7 @@ def _masks(source: CaseSource, structures: Mapping[str, int], geometry: Geometry
             if normalise(name) in structures:
                 own.setdefault(structures[normalise(name)], []).append(value)
         for structure, values in own.items():
-            yield structure, np.isin(array, values)
+            yield StructureMask(structure, np.isin(array, values))
     for name, path in source.structure_files.items():
         if normalise(name) not in structures:
             continue
@@ -131,4 +132,4 @@ def _masks(source: CaseSource, structures: Mapping[str, int], geometry: Geometry
                 f"{path} holds the values {listed(np.unique(held).tolist())}. Expected one value above 0, as each "
                 "structure has its own file here. Move it away, or choose the structures with --labels NAME=VALUE ..."
             )
-        yield structures[normalise(name)], mask
+        yield StructureMask(structures[normalise(name)], mask)

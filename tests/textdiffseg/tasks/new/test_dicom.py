@@ -98,7 +98,7 @@ def test_a_malformed_object_leaves_out_its_case_alone(tmp_path, make_series):
     structures.save_as(tmp_path / "in" / "p1" / "drawn.dcm")
     made = new_dataset(tmp_path / "in", tmp_path / "in", root=tmp_path, name="Damaged")
     assert [case.id for case in made.dataset.cases] == ["p2_drawn"]
-    assert "a part is missing or malformed" in made.left_out[0]
+    assert "an outline of GTV has 2 coordinates, expected three for each point" in made.left_out[0]
     assert "expected 1 to 1000 structures, found 0" in made.sources.doubtful[0]
 
 

@@ -1,5 +1,8 @@
 """Masks from DICOM objects: what our own writers wrote is read voxel by voxel."""
 
+import warnings
+from copy import deepcopy
+
 import numpy as np
 import pytest
 
@@ -44,7 +47,7 @@ def drawn(tmp_path, make_series):
 def read(path, geometry):
     drawing = read_drawing(path)
     values = {number: place for place, number in enumerate(drawing.names)}
-    masks = {list(drawing.names.values())[place]: mask for place, mask in masks_of(drawing, values, geometry)}
+    masks = {list(drawing.names.values())[one.value]: one.mask for one in masks_of(drawing, values, geometry)}
     return drawing, masks
 
 
@@ -90,3 +93,96 @@ def test_a_truncated_object_is_one_line(drawn):
     path.write_bytes(path.read_bytes()[:-300])
     with pytest.raises(UserError, match=r"dicom-seg\.dcm"):
         read(path, geometry)
+
+
+def changed(path, change):
+    """Read the object, apply `change` to it, and write it again."""
+    content = pydicom.dcmread(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of values that no standard allows
+        change(content)
+        content.save_as(path)
+
+
+def moved(millimetres, axis):
+    """A function that moves all frames or outlines of an object along an axis of the world."""
+
+    def change(content):
+        for group in content.get("PerFrameFunctionalGroupsSequence", ()):
+            group.PlanePositionSequence[0].ImagePositionPatient[axis] += millimetres
+        for structure in content.get("ROIContourSequence", ()):
+            for contour in structure.get("ContourSequence", ()):
+                data = [float(place) for place in contour.ContourData]
+                data[axis::3] = [place + millimetres for place in data[axis::3]]
+                contour.ContourData = data
+
+    return change
+
+
+@pytest.mark.parametrize(("voxels", "axis"), [(4, 0), (-4, 1), (400, 2)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_structure_outside_the_scan_is_refused_in_both_kinds(drawn, kind, voxels, axis):
+    _, geometry, paths, _ = drawn()
+    changed(paths[kind], moved(voxels * float(np.abs(geometry.affine[axis, :3]).max()), axis))
+    with pytest.raises(UserError, match=rf"{kind}\.dcm: \d+% of left kidney lie outside the scan, up to [\d.]+ mm"):
+        read(paths[kind], geometry)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_structure_on_every_second_slice_is_refused_in_both_kinds(drawn, kind):
+    _, geometry, paths, _ = drawn()
+    affine = geometry.affine.copy()
+    affine[:, 0] /= 2
+    with pytest.raises(UserError, match="left kidney was drawn on 5 of 9 slices, mostly in steps of 2 slices"):
+        read(paths[kind], Geometry((9, *geometry.shape[1:]), affine))
+
+
+def test_all_items_of_a_structure_count(drawn):
+    labels, geometry, paths, _ = drawn()
+
+    def split(content):
+        first = content.ROIContourSequence[0]
+        second = deepcopy(first)
+        first.ContourSequence, second.ContourSequence = first.ContourSequence[:2], first.ContourSequence[2:]
+        content.ROIContourSequence.append(second)
+
+    changed(paths[RTSTRUCT], split)
+    assert np.array_equal(read(paths[RTSTRUCT], geometry)[1]["left kidney"], labels == 7)
+
+
+@pytest.mark.parametrize("place", ["nan", "1e20"])
+def test_a_frame_that_is_nowhere_is_refused(drawn, place):
+    _, geometry, paths, _ = drawn()
+
+    def lose(content):
+        content.PerFrameFunctionalGroupsSequence[0].PlanePositionSequence[0].ImagePositionPatient[0] = place
+
+    changed(paths[DICOM_SEG], lose)
+    with pytest.raises(UserError, match="a frame has no position"):
+        read(paths[DICOM_SEG], geometry)
+
+
+@pytest.mark.parametrize("written", [b"nan", b"abc", b"1,5"])
+def test_a_coordinate_that_is_not_a_number_names_its_structure(drawn, written):
+    _, geometry, paths, _ = drawn()
+
+    def mark(content):
+        content.ROIContourSequence[0].ContourSequence[0].ContourData[4] = "777"
+
+    changed(paths[RTSTRUCT], mark)
+    content = paths[RTSTRUCT].read_bytes()
+    assert content.count(b"\\777\\") == 1
+    paths[RTSTRUCT].write_bytes(content.replace(b"\\777\\", b"\\" + written + b"\\"))
+    with pytest.raises(UserError, match="an outline of left kidney has a coordinate that is not a number"):
+        read(paths[RTSTRUCT], geometry)
+
+
+def test_a_field_that_is_missing_is_named(drawn):
+    _, geometry, paths, _ = drawn()
+
+    def lose(content):
+        del content.ROIContourSequence[0].ReferencedROINumber
+
+    changed(paths[RTSTRUCT], lose)
+    with pytest.raises(UserError, match=r"a part is missing or malformed \(ReferencedROINumber\)\. Export it again"):
+        read(paths[RTSTRUCT], geometry)

@@ -1,0 +1,65 @@
+"""Rules for a structure that was drawn on the slices of a scan: it lies in the scan, and no slice was skipped."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from plans.errors import UserError
+from textdiffseg.imaging.volume import Geometry
+
+MAX_OUTSIDE = 0.01  # share of a structure's voxels; an outline may run a little beyond the border of the scan
+MIN_STEPS = 2  # between slices with drawings, before their distance counts as regular
+
+
+@dataclass(frozen=True)
+class DrawnSlice:
+    """What was drawn of a structure on one slice."""
+
+    number: int  # of the slice; it may lie outside the scan
+    voxels: int
+    outside: int  # of these voxels, those outside the scan
+    distance_mm: float  # of the farthest point from the scan
+
+
+def distance_from_scan(positions: np.ndarray, geometry: Geometry) -> float:
+    """The distance in mm of the farthest position (3, N), an index (d, h, w), from the scan; 0 inside it."""
+    low, high = -0.5, np.array(geometry.shape)[:, None] - 0.5
+    beyond = np.maximum(np.maximum(low - positions, positions - high), 0) * np.array(geometry.spacing)[:, None]
+    return float(np.linalg.norm(beyond, axis=0).max(initial=0))
+
+
+def refuse_lost(slices: Sequence[DrawnSlice], name: str, path: Path) -> None:
+    """Raise `UserError` if a share of the structure lies outside the scan, where it would be lost."""
+    voxels, outside = sum(one.voxels for one in slices), sum(one.outside for one in slices)
+    if outside > MAX_OUTSIDE * voxels:
+        raise UserError(
+            f"{path}: {outside / voxels:.0%} of {name} lie outside the scan, up to {_farthest(slices):.4g} mm from it. "
+            "Give the scan on which it was drawn, or choose other structures with --labels NAME=VALUE ..."
+        )
+
+
+def _farthest(slices: Sequence[DrawnSlice]) -> float:
+    return max(one.distance_mm for one in slices)
+
+
+def refuse_skipped(slices: Sequence[DrawnSlice], name: str, path: Path) -> None:
+    """Raise `UserError` for a structure that was drawn on every second slice, or every third, and so on.
+
+    That is so if more than half of the steps between neighbouring drawings are n slices long, with n above 1. Parts
+    that lie apart have steps of one slice inside them, or steps of several lengths.
+    """
+    numbers = sorted({one.number for one in slices})
+    steps = Counter(after - before for before, after in pairwise(numbers))
+    if steps.total() < MIN_STEPS:
+        return
+    step, count = steps.most_common(1)[0]
+    if step > 1 and 2 * count > steps.total():
+        raise UserError(
+            f"{path}: {name} was drawn on {len(numbers)} of {numbers[-1] - numbers[0] + 1} slices, mostly in steps of "
+            f"{step} slices, so it would have gaps. Interpolate it in the program that drew it, such as the planning "
+            "system. If its parts are truly apart, save it as a label map."
+        )
