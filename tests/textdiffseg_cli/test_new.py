@@ -441,6 +441,14 @@ def test_a_file_of_the_background_is_not_a_label(new, tmp_path, total):
     assert total_cases(new, tmp_path, total)[:2] == (["s0", "s1", "s2"], ["left", "right"])
 
 
+def test_a_structure_whose_files_are_all_empty_is_named(new, tmp_path, total):
+    for place in range(3):
+        write(total / f"s{place}" / "masks" / "right.nii.gz", mask())
+    cases, labels, out = total_cases(new, tmp_path, total)
+    assert (cases, labels) == (["s0", "s1", "s2"], ["left"])
+    assert "No case has a voxel of these structures, so they are not labels: right." in out
+
+
 def test_one_folder_without_names_of_masks_says_how_they_are_known(new, folders):
     code, _, err = new(sources=(folders[0], folders[0]))
     assert (code, "masks have a word such as _seg" in err) == (2, True)

@@ -125,7 +125,7 @@ def _make(
     )
     dataset = dataset_of(raw.path, DatasetHeader.parse_json(content, str(raw.header)))
     pictures, notes = draw_first_cases(taken, names, raw, kinds)
-    notes = (*unheld(gaps, sources), *_case_notes(taken), *notes)
+    notes = (*unheld(gaps, sources, [name for name in structures if name not in names]), *_case_notes(taken), *notes)
     write_atomically(raw.header, content)
     written.forget()
     return NewDataset(Path(), dataset, True, gaps, sources, tuple(left_out), pictures, notes, not channels)
@@ -192,11 +192,16 @@ def _names(given: Mapping[str, int], structures: Mapping[str, int], taken: Seque
     """The labels by value: those of the user, structures that a mask holds, and `label 3` for any other value."""
     present = sorted({value for case in taken for value, volume in case.volumes.items() if volume})
     if given and not present:
-        raise UserError("No mask holds one of --labels. Name the values or structures that the masks hold.")
+        raise UserError(
+            "No mask holds one of --labels. Name the values or structures that the masks hold.", *_case_notes(taken)
+        )
     names = dict(given) or {name: value for name, value in structures.items() if value in present}
     names |= {f"label {value}": value for value in present if value not in names.values()}
     if not names:
-        raise UserError("All masks are empty: no voxel has a value above 0. Check that the second folder holds masks.")
+        raise UserError(
+            "All masks are empty: no voxel has a value above 0. Check that the second folder holds masks.",
+            *_case_notes(taken),
+        )
     return dict(sorted(names.items(), key=lambda item: item[1]))
 
 

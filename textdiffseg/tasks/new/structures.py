@@ -30,8 +30,8 @@ def structure_names(source: CaseSource) -> tuple[str, ...]:
     return (*source.structure_files, *(name for name, _ in source.segments))
 
 
-def unheld(gaps: Sequence[LabelGap], sources: Sources) -> Iterator[str]:
-    """A line for each label that no mask holds."""
+def unheld(gaps: Sequence[LabelGap], sources: Sources, left_out: Sequence[str]) -> Iterator[str]:
+    """A line for each label that no mask holds, and one for the structures that are no labels for this reason."""
     names = list(dict.fromkeys(name for source in sources.cases for name in structure_names(source)))
     known = {normalise(name) for name in names}
     for gap in gaps:
@@ -40,6 +40,8 @@ def unheld(gaps: Sequence[LabelGap], sources: Sources) -> Iterator[str]:
             if names and normalise(gap.name) not in known:
                 what = f"No mask has the structure {gap.name}. Structures there: {listed(names)}."
             yield f"{what} If that is a mistake, correct --labels, and give --overwrite."
+    if left_out:
+        yield f"No case has a voxel of these structures, so they are not labels: {', '.join(left_out)}."
 
 
 def read_mask(path: Path, geometry: Geometry) -> tuple[np.ndarray, bool]:

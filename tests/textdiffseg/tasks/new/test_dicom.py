@@ -77,7 +77,7 @@ def test_the_background_of_a_label_map_is_no_structure(tmp_path, monkeypatch):
     assert drawings.read_drawing(tmp_path / "seg.dcm").names == {1: "GTV"}
 
 
-def draw_scans(folder, make_series, count, kind):
+def draw_scans(folder, make_series, count, kind, **names):
     """Write `count` scans of noise to folder/pN/CT, each with a drawn box in folder/pN/drawn.dcm."""
     for place in range(count):
         noise = np.random.default_rng(place).integers(-99, 99, (4, 9, 8))
@@ -85,7 +85,38 @@ def draw_scans(folder, make_series, count, kind):
         geometry = read_volume((scan,)).geometry
         mask = np.zeros(geometry.shape, np.uint8)
         mask[1:3, 2:6, 2:6] = 1
-        write_dicom({kind: folder / f"p{place}" / "drawn.dcm"}, mask, geometry, {"GTV": (1,)}, scan, "1")
+        write_dicom({kind: folder / f"p{place}" / "drawn.dcm"}, mask, geometry, {"GTV": (1,)} | names, scan, "1")
+
+
+def opened(path, structure):
+    """Make the outlines of a structure open ones."""
+    content = pydicom.dcmread(path)
+    for contour in content.ROIContourSequence[structure].ContourSequence:
+        contour.ContourGeometricType = "OPEN_PLANAR"
+    content.save_as(path)
+
+
+def test_structures_without_closed_outlines_are_named(tmp_path, make_series):
+    draw_scans(tmp_path / "in", make_series, 3, "rtstruct", copy=(1,), nothing=(7,))
+    for place in (0, 1, 2):
+        opened(tmp_path / "in" / f"p{place}" / "drawn.dcm", 1)
+    opened(tmp_path / "in" / "p0" / "drawn.dcm", 0)
+    made = new_dataset(tmp_path / "in", tmp_path / "in", root=tmp_path, name="Open", missing="absent")
+    assert [label.name for label in made.dataset.labels] == ["GTV"]
+    assert "GTV has no closed outlines, so it counts as not drawn. Cases: p0_drawn." in made.notes
+    assert "copy has no closed outlines, so it counts as not drawn. Cases: p0_drawn, p1_drawn, p2_drawn." in made.notes
+    assert "No case has a voxel of these structures, so they are not labels: copy, nothing." in made.notes
+
+
+@pytest.mark.parametrize(("labels", "words"), [((), "All masks are empty"), (["GTV=1"], "No mask holds one of --lab")])
+def test_masks_without_any_closed_outline_have_the_reason(tmp_path, make_series, labels, words):
+    draw_scans(tmp_path / "in", make_series, 2, "rtstruct")
+    for place in (0, 1):
+        opened(tmp_path / "in" / f"p{place}" / "drawn.dcm", 0)
+    with pytest.raises(UserError) as error:
+        new_dataset(tmp_path / "in", tmp_path / "in", root=tmp_path, name="Open", labels=labels)
+    assert words in error.value.lines[0]
+    assert error.value.lines[1] == "GTV has no closed outlines, so it counts as not drawn. Cases: p0_drawn, p1_drawn."
 
 
 def test_a_malformed_object_leaves_out_its_case_alone(tmp_path, make_series):
