@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.spatial.distance import directed_hausdorff
 
 from plans.errors import UserError
 from textdiffseg.imaging.grids import MAX_ORIGIN_MM
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 MAX_OFFSET_VOXELS = 0.25  # of an outline from the nearest slice
-MIN_APART_VOXELS = 0.01  # of points in two outlines, which are copies otherwise
+MAX_COPY_VOXELS = 0.05  # between the points of an outline and of its copy, which may be rounded
 MIN_POINTS = 3  # of an outline with an area
 
 
@@ -37,7 +38,7 @@ def filled(
     Raises:
         UserError: an outline is malformed, or the outlines do not fit the slices of the scan.
     """
-    outlines: dict[int, dict[bytes, np.ndarray]] = {}  # slice -> the distinct outlines on it
+    outlines: dict[int, list[np.ndarray]] = {}  # slice -> the distinct outlines on it
     left_out = 0
     for contour in contours:
         points = _points(contour, name, path)
@@ -45,10 +46,11 @@ def filled(
             left_out += len(points) > 0
             continue
         number, positions = _on_slice(points, geometry, path)
-        copies = np.unique(np.rint(positions.T / MIN_APART_VOXELS), axis=0).tobytes()  # at any start, in any direction
-        outlines.setdefault(number, {}).setdefault(copies, positions)
+        own = outlines.setdefault(number, [])
+        if not any(_is_copy(positions, other) for other in own):
+            own.append(positions)
     mask = np.zeros(geometry.shape, bool)
-    slices = [_fill(mask, number, [*own.values()], geometry) for number, own in sorted(outlines.items())]
+    slices = [_fill(mask, number, own, geometry) for number, own in sorted(outlines.items())]
     refuse_lost(slices, name, path)
     refuse_skipped(slices, name, path)
     return mask, _notes(name, bool(outlines), left_out > 0, bool(mask.any()))
@@ -96,6 +98,15 @@ def _on_slice(points: np.ndarray, geometry: Geometry, path: Path) -> tuple[int, 
             "was drawn, as DICOM."
         )
     return number, positions
+
+
+def _is_copy(positions: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two outlines (3, N) have the same points. Their starts and directions may differ."""
+    for edge in (np.min, np.max):  # quick, and false for most pairs
+        if np.abs(edge(positions, axis=1) - edge(other, axis=1)).max() > MAX_COPY_VOXELS:
+            return False
+    pairs = ((positions.T, other.T), (other.T, positions.T))
+    return max(directed_hausdorff(*pair)[0] for pair in pairs) <= MAX_COPY_VOXELS
 
 
 def _fill(mask: np.ndarray, number: int, outlines: list[np.ndarray], geometry: Geometry) -> DrawnSlice:

@@ -63,9 +63,16 @@ def test_a_copy_of_an_outline_does_not_erase_it():
     corners = [(2.5, 3.5), (2.5, 9.5), (8.5, 9.5), (8.5, 3.5)]
     once = mask_of(outline(corners))
     assert np.count_nonzero(once) == 36
-    for copy in (corners, corners[2:] + corners[:2], corners[::-1], [*corners, corners[0]]):
+    rounded = [(row + 0.01, column - 0.01) for row, column in corners]
+    for copy in (corners, corners[2:] + corners[:2], corners[::-1], [*corners, corners[0]], rounded):
         assert np.array_equal(mask_of(outline(corners), outline(copy)), once)
         assert np.array_equal(mask_of(outline(corners), outline(copy), outline(corners)), once)
+
+
+def test_an_outline_that_differs_in_one_point_is_not_a_copy():
+    corners = [(2.5, 3.5), (2.5, 9.5), (5.5, 9.5), (8.5, 9.5), (8.5, 3.5)]
+    other = [(2.5, 3.5), (2.5, 9.5), (5.5, 8.5), (8.5, 9.5), (8.5, 3.5)]
+    assert 0 < np.count_nonzero(mask_of(outline(corners), outline(other))) < 6
 
 
 def test_an_outline_inside_another_one_is_a_hole():
