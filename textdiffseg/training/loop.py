@@ -134,6 +134,7 @@ def run_epochs(
         while not state.position.finished:
             epoch = state.position.epoch
             if state.position.iteration == state.position.sampler_iteration:
+                complete_best(setup.fold, report)  # it is missing if the first one could not be written
                 state.begin_sampler(setup.fold)
             times = IterationTimes()
             batches = times.timed(until_stopped(_batches(setup, state.position), stop, cancel))
@@ -148,11 +149,15 @@ def run_epochs(
                 saving.save()
                 raise stop.pop(0)
             log.append(end_epoch(setup, state, epoch, log, times))
+            write_log(setup.fold.log, log)
+            if is_best(setup, state.position, log[-1]):
+                state.position = state.position.after(sums={}, best=log[-1].mean_dice)
+                saving.save_best()
             seconds = state.position.seconds + clock.lap()
             state.position = follow_pace(state.position.after(sums={}, seconds=seconds))
             if state.position.finished and state.position.trains_sampler:
                 log[-1] = end_sampler(setup, state, log[-1])
-            write_log(setup.fold.log, log)
+                write_log(setup.fold.log, log)
             saving.save_if_due()
             track(log[-1])
             draw_progress(setup.fold.curves, log, f"{setup.plan.dataset}, {setup.plan.preset}, {setup.fold.path.name}")
@@ -227,19 +232,19 @@ def end_epoch(
     log: Sequence[EpochLog] = (),
     times: IterationTimes | None = None,
 ) -> EpochLog:
-    """The log entry of an epoch. Validates the averaged weights and saves them if they are the best so far.
+    """The log entry of an epoch. Validates the averaged weights.
 
     The masks do not change while the sampler learns. Their scores are then those of the best epoch in the `log`.
     """
     position = state.position
-    last = position.after(iteration=position.iteration - 1)
+    last = _last(position)
     best = max(log, key=lambda logged: logged.mean_dice, default=None)
     if last.trains_sampler and best is not None:
         scores = PatchScores(best.dice, {})
     else:
         segmenter = Segmenter.of(_averaged(state), setup.device)
         scores = validate_patches(segmenter, setup.bank, setup.patches, setup.device, position.seed)
-    entry = EpochLog(
+    return EpochLog(
         epoch=epoch,
         iteration=position.iteration,
         learning_rate=learning_rate(setup.plan.training, *last.schedule),
@@ -250,11 +255,20 @@ def end_epoch(
         iteration_seconds=None if times is None else times.seconds,
         data_seconds=None if times is None else times.waited,
     )
-    improved = entry.mean_dice >= position.best or last.trains_sampler  # the sampler does not change the mask
-    if improved or not setup.fold.checkpoint("best").is_file():
-        state.position = position.after(best=entry.mean_dice)
-        state.save_best(setup.fold)
-    return entry
+
+
+def is_best(setup: TrainingSetup, position: TrainingPosition, entry: EpochLog) -> bool:
+    """Whether the averaged weights are to be `checkpoint_best`. `position`, `entry`: of the end of their epoch.
+
+    The masks do not change while the sampler learns, so its newest weights are the best.
+    """
+    improved = entry.mean_dice >= position.best or _last(position).trains_sampler
+    return improved or not setup.fold.checkpoint("best").is_file()
+
+
+def _last(position: TrainingPosition) -> TrainingPosition:
+    """The position of the last iteration that was done."""
+    return position.after(iteration=position.iteration - 1)
 
 
 def end_sampler(setup: TrainingSetup, state: TrainingState, entry: EpochLog) -> EpochLog:

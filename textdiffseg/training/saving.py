@@ -1,4 +1,8 @@
-"""When a training writes `checkpoint_latest`: at the end of each epoch, unless that takes much of the time."""
+"""When a training writes its checkpoints.
+
+`checkpoint_latest`: at the end of each epoch, unless that takes much of the time. `checkpoint_best`: never without a
+`checkpoint_latest` beside it, because the best weights alone cannot be trained further.
+"""
 
 import time
 
@@ -17,15 +21,24 @@ class Saving:
     def __init__(self, setup: TrainingSetup, state: TrainingState, report: Report):
         self._setup, self._state, self._report = setup, state, report
         self._cost = 0.0
+        self._best_waits = False
         self._written = time.perf_counter()
 
     def save(self) -> None:
         """Write `checkpoint_latest`, then delete the fold that a restart replaces."""
         began = time.perf_counter()
         self._state.save(self._setup.fold)
+        if self._best_waits:
+            self.save_best()
         discard(self._setup.fold, self._report)
         self._written = time.perf_counter()
         self._cost = self._written - began
+
+    def save_best(self) -> None:
+        """Write `checkpoint_best`. The first one waits until `checkpoint_latest` is written."""
+        self._best_waits = not self._setup.fold.checkpoint("latest").is_file()
+        if not self._best_waits:
+            self._state.save_best(self._setup.fold)
 
     def save_if_due(self) -> None:
         """Write it at the end of an epoch. A run that is killed later repeats the epochs since the last one.

@@ -1,5 +1,6 @@
 """A run of preset `default` learns masks first, then the sampler alone on the best weights."""
 
+import errno
 import json
 import shutil
 
@@ -315,3 +316,23 @@ def test_a_plan_that_was_changed_after_training_is_refused(whole, preprocessed, 
     for use in (lambda: load_ensemble(folder.parent), lambda: train_fold(preprocessed, folder)):
         with pytest.raises(UserError, match=r"plan\.json is not the plan that this fold was trained with"):
             use()
+
+
+@pytest.mark.parametrize("epochs", [2, 4])
+def test_a_run_whose_first_best_checkpoint_was_not_written_resumes(preprocessed, tmp_path, epochs):
+    """With two epochs, the sampler learns next, on the best weights."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    whole, failed = tmp_path / "whole", FoldFolder(tmp_path / "failed")
+    train_fold(preprocessed, whole, epochs=epochs)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop.TrainingState, "save_best", full)
+        with pytest.raises(OSError, match="No space left"):
+            train_fold(preprocessed, failed.path, epochs=epochs)
+    assert [failed.checkpoint(which).is_file() for which in ("latest", "best")] == [True, False]
+    lines = train_fold(preprocessed, failed.path)
+    assert any(line.startswith(f"Resuming at iteration {ITERATIONS} of {epochs * ITERATIONS}") for line in lines)
+    assert [entry.epoch for entry in read_log(failed.log)] == list(range(epochs))
+    assert same(weights(failed.path, "best"), weights(whole, "best"))
