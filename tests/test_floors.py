@@ -19,6 +19,7 @@ FLOORS = (
         "arguments",
         "execution",
         "extras",
+        "failures",
         "files",
         "leftovers",
         "masks",

@@ -28,8 +28,9 @@ from plans.choices import PRESETS
 from plans.errors import UserError, printable
 from textdiffseg import __version__
 from textdiffseg.allocator import keep_freed_memory
+from textdiffseg.failures import failure_line
 from textdiffseg.progress import ending_signals
-from textdiffseg_cli.advice import address_space_error, loop_error, memory_error, module_error, path_error, system_error
+from textdiffseg_cli.advice import address_space_error, path_error
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -103,7 +104,7 @@ def positive_float(text: str) -> float:
     return number
 
 
-def run(work: Callable[..., int | None], *args: object) -> int:
+def run(work: Callable[..., int | None], *args: object, resumes: bool = False) -> int:
     """The exit code of a command that calls `work(*args)`.
 
     0, or the value that `work` returns: success.
@@ -114,6 +115,8 @@ def run(work: Callable[..., int | None], *args: object) -> int:
     143, 129: SIGTERM, SIGHUP. They unwind like an exception, so open files are closed.
 
     Any other exception is a bug and keeps its traceback.
+
+    resumes: whether the command goes on where it stopped if it is typed again. The error lines say so.
     """
     # oneDNN's matrix kernels for AMX compute wrong gradients of bfloat16 convolutions on thin grids, or crash (seen in
     # torch 2.13). It reads this once, when the first convolution runs.
@@ -129,7 +132,7 @@ def run(work: Callable[..., int | None], *args: object) -> int:
     hook, sys.unraisablehook = sys.unraisablehook, _repeat_if_swallowed
     try:
         with _degrading(sys.stdout), _degrading(sys.stderr):
-            code = _exit_code(work, args)
+            code = _exit_code(work, args, resumes)
             try:
                 sys.stdout.flush()  # an error can still be reported here
             except (OSError, ValueError) as error:
@@ -141,7 +144,7 @@ def run(work: Callable[..., int | None], *args: object) -> int:
             signal.signal(number, handler)
 
 
-def _exit_code(work: Callable[..., int | None], args: tuple[object, ...]) -> int:
+def _exit_code(work: Callable[..., int | None], args: tuple[object, ...], resumes: bool) -> int:
     """The exit code of `work(*args)`. Errors that the user can correct are printed, one line each."""
     line = address_space_error() or path_error(args)
     if line is not None:
@@ -152,24 +155,15 @@ def _exit_code(work: Callable[..., int | None], args: tuple[object, ...]) -> int
         return _fail(*error.lines)
     except BrokenPipeError as error:
         return _end_of_output(error)
-    except OSError as error:
-        line = system_error(error)
-        if line is None:
-            raise
-        return _fail(line)
-    except ModuleNotFoundError as error:
-        line = module_error(error)
-        if line is None:
-            raise
-        return _fail(line)
-    except (MemoryError, ImportError, RuntimeError) as error:
-        line = memory_error(error) or loop_error(error)
-        if line is None:
-            raise
-        return _fail(line)
     except KeyboardInterrupt:
-        _fail("Interrupted. Run the same command again: what is finished is kept.", prefix="")
+        kept = "what is finished is kept" if resumes else "it starts from the beginning"
+        _fail(f"Interrupted. Run the same command again: {kept}.", prefix="")
         return INTERRUPTED
+    except Exception as error:
+        line = failure_line(error, resumes)
+        if line is None:
+            raise
+        return _fail(line)
 
 
 def console() -> "Console":
@@ -205,7 +199,7 @@ def _end_of_output(error: Exception) -> int:
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
-        return _fail(system_error(error) or f"The output cannot be written: {error.strerror}.")
+        return _fail(failure_line(error, resumes=False) or f"The output cannot be written: {error.strerror}.")
     return CLOSED
 
 

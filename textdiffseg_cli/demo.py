@@ -32,7 +32,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    return run(_demo, make_parser().parse_args(argv))
+    return run(_demo, make_parser().parse_args(argv), resumes=True)
 
 
 def _demo(args: argparse.Namespace) -> int:

@@ -40,7 +40,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    return run(_find_best, make_parser().parse_args(argv))
+    return run(_find_best, make_parser().parse_args(argv), resumes=True)
 
 
 def _find_best(args: argparse.Namespace) -> None:

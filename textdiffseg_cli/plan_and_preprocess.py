@@ -110,7 +110,7 @@ class _Spacing(argparse.Action):
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    return run(_plan_and_preprocess, make_parser().parse_args(argv))
+    return run(_plan_and_preprocess, make_parser().parse_args(argv), resumes=True)
 
 
 def _plan_and_preprocess(args: argparse.Namespace) -> None:

@@ -245,7 +245,7 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    return run(_predict, make_parser().parse_args(argv))
+    return run(_predict, make_parser().parse_args(argv), resumes=True)
 
 
 def _options(args: argparse.Namespace) -> "SegmentOptions":

@@ -51,7 +51,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    return run(_run, make_parser().parse_args(argv))
+    return run(_run, make_parser().parse_args(argv), resumes=True)
 
 
 def _run(args: argparse.Namespace) -> None:

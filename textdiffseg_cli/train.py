@@ -117,7 +117,7 @@ def _add_resources(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    return run(_train, make_parser().parse_args(argv))
+    return run(_train, make_parser().parse_args(argv), resumes=True)
 
 
 def _train(args: argparse.Namespace) -> None:

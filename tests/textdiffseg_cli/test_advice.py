@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from textdiffseg_cli import new
+from textdiffseg_cli import evaluate, export_model, import_model, new, plan_and_preprocess, predict, report, train
 from textdiffseg_cli.common import run
 
 
@@ -17,6 +17,39 @@ def test_a_full_disk_names_the_file(raiser, capsys):
     assert "disk is full" in shown
     assert "results/x.safetensors" in shown
     assert "again" in shown
+
+
+EVALUATE = evaluate, "_evaluate", ["predictions", "references"]
+TRAIN = train, "_train", ["901", "0"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG])
+@pytest.mark.parametrize(
+    ("command", "work", "args", "resumes"),
+    [
+        (*TRAIN, True),
+        (predict, "_predict", ["-i", "scans", "-o", "masks"], True),
+        (plan_and_preprocess, "_plan_and_preprocess", ["901"], True),
+        (*EVALUATE, False),
+        (export_model, "_export", ["901", "-o", "model.zip"], False),
+        (import_model, "_import", ["model.zip"], False),
+        (report, "_report", ["901"], False),
+    ],
+)
+def test_only_a_command_that_resumes_says_so(raiser, monkeypatch, capsys, number, command, work, args, resumes):
+    monkeypatch.setattr(command, work, lambda _: raiser(OSError(number, "full", "x"))())
+    assert command.main(args) == 2
+    assert ("it resumes" in capsys.readouterr().err) is resumes
+
+
+@pytest.mark.parametrize(
+    ("command", "work", "args", "words"),
+    [(*TRAIN, "what is finished is kept"), (*EVALUATE, "it starts from the beginning")],
+)
+def test_an_interrupted_command_says_what_is_kept(raiser, monkeypatch, capsys, command, work, args, words):
+    monkeypatch.setattr(command, work, lambda _: raiser(KeyboardInterrupt())())
+    assert command.main(args) == 130
+    assert capsys.readouterr().err == f"Interrupted. Run the same command again: {words}.\n"
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOTDIR])

@@ -5,6 +5,7 @@ from contextlib import contextmanager, suppress
 
 from plans.errors import UserError, printable
 from plans.layout import FoldFolder
+from textdiffseg.failures import failure_line
 from textdiffseg.files import write_atomically
 
 MAX_CHARACTERS = 300
@@ -20,7 +21,8 @@ def noting_error(fold: FoldFolder, *but: type[Exception]) -> Iterator[None]:
     except but:
         raise
     except Exception as error:
-        text = error.lines[0] if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        text = error.lines[0] if isinstance(error, UserError) else failure_line(error, resumes=True)
+        text = text or f"{type(error).__name__}: {error}"
         with suppress(OSError):  # the disk may be full
             write_atomically(fold.error, printable(text.strip().partition("\n")[0], MAX_CHARACTERS) + "\n")
         raise

@@ -1,5 +1,6 @@
 """`run`, `status` and `finalize`: what is done is skipped, time is shared, folds of several machines are joined."""
 
+import errno
 import json
 import os
 import shutil
@@ -474,6 +475,9 @@ def test_an_error_of_a_training_is_shown_until_the_next_start(planned, tmp_path,
 
     assert stop(RuntimeError("no kernel\nmore")) == "RuntimeError: no kernel"
     assert stop(UserError("case a is damaged", "case b")) == "case a is damaged"
+    assert stop(OSError(errno.ENOSPC, "No space left on device", "x.safetensors")) == (
+        "The disk is full while writing x.safetensors. Make room and run the same command again: it resumes."
+    )
     fold = FoldFolder.of(root, NAME, "default", 0)
     with alone(fold):
         assert status(NAME, root=root).presets[0].folds[0].error is None
