@@ -187,11 +187,6 @@ class PreprocessedFolder:
         """A preset's plan."""
         return self.path / ("plan.json" if preset == "default" else f"plan_{preset}.json")
 
-    @property
-    def plans(self) -> tuple[Path, ...]:
-        """The plans of all presets, that of `default` first."""
-        return tuple(sorted(self.path.glob("plan*.json"), key=lambda path: (path.stem != "plan", path.name)))
-
     def fitted_plan(self, preset: str) -> Path:
         """A preset's plan, changed after a training step was measured."""
         return self.path / f"fitted_{self.plan(preset).name}"

@@ -8,13 +8,14 @@ from plans.fields import ONLY_TRAINING
 from plans.layout import Checkpoint, FoldFolder
 from plans.plan import Plan
 from textdiffseg.folds.cases import refuse_copies
+from textdiffseg.folds.plans import plan_of_fold
 from textdiffseg.folds.position import refuse_other_plan
 from textdiffseg.text.bank import TextBank
 
 
 def check_together(folds: Sequence[FoldFolder], checkpoint: Checkpoint) -> None:
     """Raise `UserError` if these folds of one model are not an ensemble."""
-    read_together([folds], {fold: Plan.read(fold.plan) for fold in folds}, checkpoint)
+    read_together([folds], {fold: plan_of_fold(fold) for fold in folds}, checkpoint)
 
 
 def read_together(

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from plans.errors import UserError, listed
 from plans.layout import FoldFolder, PreprocessedFolder, root_of, tree
-from plans.plan import Plan
 from textdiffseg.data.checks import preprocessing_settings
 from textdiffseg.data.splits import Split, read_stored_splits
 from textdiffseg.data.store import read_record
 from textdiffseg.evaluation.summary import Summary
 from textdiffseg.folds.cases import read_cases, write_cases
+from textdiffseg.folds.plans import plan_of_fold
 from textdiffseg.folds.state import is_validated
 
 _RESTART = "To train it on the present ones: tds_train --restart."
@@ -92,7 +92,7 @@ class _StoredCases:
         root = root_of(fold)
         if root is None or not fold.plan.is_file():
             return None
-        plan = Plan.read(fold.plan)
+        plan = plan_of_fold(fold)
         source = PreprocessedFolder(tree(root, "preprocessed") / plan.dataset).at(plan.preset, plan.resolution)
         return cls(source, preprocessing_settings(plan))
 

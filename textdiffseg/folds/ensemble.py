@@ -14,6 +14,7 @@ from textdiffseg.folds.best import why_not_averaged
 from textdiffseg.folds.calibration import Calibration, read_calibration
 from textdiffseg.folds.cases import refuse_strange_checkpoints
 from textdiffseg.folds.find import folds_with_checkpoint, is_fold, started_folds
+from textdiffseg.folds.plans import plan_of_fold
 from textdiffseg.folds.postprocessing import Postprocessing, postprocessing_of
 from textdiffseg.folds.sampling import Sampling, chosen_sampling, plain_sampling, pool
 from textdiffseg.folds.state import is_trained, train_command, why_unfinished
@@ -150,7 +151,7 @@ def ensemble_of(
     """
     if len({fold.path.resolve() for fold in folds}) < len(folds):
         raise UserError(f"{folds[0].path.parent}: a fold of it is given twice. Give each model once.")
-    by_fold = {fold: Plan.read(fold.plan) for fold in folds}
+    by_fold = {fold: plan_of_fold(fold) for fold in folds}
     folds = sorted(folds, key=lambda fold: by_fold[fold].sample_steps is None)
     plans = [by_fold[fold] for fold in folds]
     models = {folder: [fold for fold in folds if _model(fold) == folder] for folder in map(_model, folds)}
@@ -210,7 +211,7 @@ def _without_choice(
     lacking = [fold for fold, sampling in zip(folds, chosen, strict=True) if sampling is None]
     if not lacking:
         return
-    plain = plain_sampling(Plan.read(lacking[0].plan))
+    plain = plain_sampling(plan_of_fold(lacking[0]))
     steps = f"{plain.steps} steps, " if plain.steps else ""
     instead = f"{steps}no mirroring, no calibration" if len(lacking) == len(folds) else "the other folds decide"
     for fold in lacking:

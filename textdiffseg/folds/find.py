@@ -5,9 +5,9 @@ from pathlib import Path
 
 from plans.errors import UserError
 from plans.layout import FOLD, FoldFolder, fold_folders, low_model, tree
-from plans.plan import Plan
 from plans.raw.folders import find_folder
 from textdiffseg.folds.best import read_best
+from textdiffseg.folds.plans import plan_of_fold
 from textdiffseg.folds.state import is_trained, why_unfinished
 
 
@@ -70,7 +70,7 @@ def _several(where: Path, models: Sequence[Path]) -> UserError:
 def _preset_of(model: Path) -> str:
     """The preset of a trained model, by the plan of its first fold."""
     folds = [FoldFolder(model)] if is_fold(model) else folds_with_checkpoint(model)
-    return Plan.read(folds[0].plan).preset
+    return plan_of_fold(folds[0]).preset
 
 
 def _models(where: Path) -> list[Path]:

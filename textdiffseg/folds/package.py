@@ -25,6 +25,7 @@ from textdiffseg.folds.calibration import read_calibration
 from textdiffseg.folds.cases import refuse_copies
 from textdiffseg.folds.changed import own_scores
 from textdiffseg.folds.ensemble import chosen_folds
+from textdiffseg.folds.plans import plan_of_fold
 from textdiffseg.folds.postprocessing import read_postprocessing
 from textdiffseg.folds.sampling import read_sampling
 from textdiffseg.imaging.sources.streams import Damaged, zip_faults_as_damage
@@ -67,7 +68,7 @@ def export_model(
         f"{fold.path.name}/{path}": content for fold in folds for path, content in _contents(fold, keep_identifiers)
     }
     manifest = Package(
-        dataset=Plan.read(folds[0].plan).dataset,
+        dataset=plan_of_fold(folds[0]).dataset,
         model=folds[0].path.resolve().parent.name,  # the folder may be that of one fold
         identifiers=keep_identifiers,
         files={name: _hash_of(content) for name, content in contents.items()},

@@ -9,6 +9,7 @@ from plans.errors import UserError
 from plans.layout import Checkpoint, FoldFolder
 from plans.plan import Plan
 from plans.records import Record, Upgrades
+from textdiffseg.folds.plans import plan_of_fold
 from textdiffseg.folds.weights import hash_weights
 
 VALIDATE_AGAIN = "Copy the file again, or validate the fold again: tds_train --val."
@@ -210,7 +211,7 @@ def _averaged(rows: Sequence[Trial], weights: Sequence[int]) -> Trial:
 
 def read_sampling(fold: FoldFolder) -> Sampling:
     """Validation's choice for a fold's best checkpoint, else `plain_sampling`."""
-    return chosen_sampling(fold, "best") or plain_sampling(Plan.read(fold.plan))
+    return chosen_sampling(fold, "best") or plain_sampling(plan_of_fold(fold))
 
 
 def chosen_sampling(fold: FoldFolder, checkpoint: str) -> Sampling | None:

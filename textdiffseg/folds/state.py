@@ -11,10 +11,10 @@ from typing import ClassVar, Literal
 from plans.commands import command_line
 from plans.errors import UserError
 from plans.layout import CHECKPOINTS, Checkpoint, FoldFolder, root_of
-from plans.plan import Plan
 from plans.records import Record, Upgrades
 from textdiffseg.files import write_record
 from textdiffseg.folds.lock import is_held
+from textdiffseg.folds.plans import plan_of_fold
 from textdiffseg.folds.position import TrainingPosition, noted_position, read_position
 from textdiffseg.folds.weights import hash_weights
 
@@ -59,7 +59,7 @@ def why_unfinished(fold: FoldFolder) -> str | None:
 
 def train_command(fold: FoldFolder) -> str:
     """The command line that resumes a fold."""
-    plan = Plan.read(fold.plan)
+    plan = plan_of_fold(fold)
     return command_line(
         "tds_train", plan.dataset, fold.name, preset=plan.preset, resolution=plan.resolution, root=root_of(fold)
     )

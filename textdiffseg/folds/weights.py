@@ -9,8 +9,8 @@ from torch import Tensor
 
 from plans.errors import UserError
 from plans.layout import FoldFolder
-from plans.plan import Plan
 from textdiffseg.files import hash_once
+from textdiffseg.folds.plans import plan_of_fold
 from textdiffseg.networks.model import SegmentationNetwork, build_model
 from textdiffseg.tensors import DamagedError, read_tensor_file, read_tensor_metadata
 
@@ -36,7 +36,7 @@ def hash_weights(fold: FoldFolder, checkpoint: str) -> str | None:
 
 def has_sampler(fold: FoldFolder) -> bool:
     """Whether the best weights of a fold include a trained sampler. Only one number is read."""
-    plan, name = Plan.read(fold.plan), f"{EMA}spread"
+    plan, name = plan_of_fold(fold), f"{EMA}spread"
     if plan.diffusion is None:  # another kind of network, which has no second stage
         return plan.sample_steps is not None
     return bool(_read(fold.checkpoint("best"), partial(read_tensor_file, names=(name,))).tensors[name] > 0)
@@ -67,7 +67,7 @@ def load_network(fold: FoldFolder, checkpoint: str = "best", device: str = "cpu"
     """The trained network of a fold, with the averaged weights, ready to predict."""
     path = fold.checkpoint(checkpoint)
     tensors = read_tensors(path)
-    network = build_model(Plan.read(fold.plan))
+    network = build_model(plan_of_fold(fold))
     averaged = {name.removeprefix(EMA): value for name, value in tensors.items() if name.startswith(EMA)}
     try:
         network.load_state_dict(averaged)

@@ -14,6 +14,7 @@ from textdiffseg.evaluation.summary import Summary
 from textdiffseg.folds.calibration import Calibration, read_calibration
 from textdiffseg.folds.changed import current_scores
 from textdiffseg.folds.find import folders_below
+from textdiffseg.folds.plans import plan_of_fold
 from textdiffseg.training.log import EpochLog, read_log
 
 
@@ -68,7 +69,7 @@ def read_preset(folder: Path) -> PresetResults | None:
         for case in fold.summary.cases if fold.summary else ():
             scores.setdefault(case.case, case)
             predicted_by.setdefault(case.case, fold.folder)
-    plan = Plan.read(folds[0].folder.plan)
+    plan = plan_of_fold(folds[0].folder)
     return PresetResults(folder.name, plan, folds, scores, predicted_by, trained_on=bool(scored) and not honest)
 
 

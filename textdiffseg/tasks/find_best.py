@@ -15,7 +15,6 @@ from typing import Literal
 from plans.commands import command_line
 from plans.errors import UserError, listed
 from plans.layout import ALL, FoldFolder, PreprocessedFolder, averaged_folder, averaged_scores, best_models, tree
-from plans.plan import Plan
 from plans.records import Record
 from textdiffseg.arguments import path_of
 from textdiffseg.data.checks import check_cases
@@ -27,6 +26,7 @@ from textdiffseg.folds.best import BestModels, Candidate, validated_weights, why
 from textdiffseg.folds.changed import changes
 from textdiffseg.folds.ensemble import chosen_folds
 from textdiffseg.folds.package import has_identifiers
+from textdiffseg.folds.plans import plan_of_fold
 from textdiffseg.folds.postprocessing import Postprocessing, postprocessing_of
 from textdiffseg.leftovers import sweep
 from textdiffseg.pace import Forecast
@@ -229,7 +229,7 @@ class _Averaging:
 
     def _stored(self, folds: Sequence[FoldFolder], cases: Sequence[str]) -> Path:
         """The folder of the cases at the folds' resolution. `UserError` if they do not fit the folds' plans."""
-        plans = [Plan.read(fold.plan) for fold in folds]
+        plans = [plan_of_fold(fold) for fold in folds]
         folder = self.preprocessed.at(plans[0].preset, plans[0].resolution).path
         for plan in plans:
             check_cases(folder, cases, plan)

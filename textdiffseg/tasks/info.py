@@ -6,7 +6,6 @@ from pathlib import Path
 
 from plans.geometry import Spacing, Triple
 from plans.layout import ALL, FoldFolder
-from plans.plan import Plan
 from plans.planning.memory import network_of, parameters
 from textdiffseg.arguments import path_of
 from textdiffseg.evaluation.means import mean_of_defined
@@ -14,6 +13,7 @@ from textdiffseg.evaluation.summary import Summary
 from textdiffseg.folds.changed import current_scores
 from textdiffseg.folds.ensemble import chosen_folds
 from textdiffseg.folds.find import find_model, folds_with_checkpoint, is_fold
+from textdiffseg.folds.plans import plan_of_fold
 from textdiffseg.folds.position import refuse_other_plan
 from textdiffseg.folds.postprocessing import Postprocessing, postprocessing_of
 from textdiffseg.folds.sampling import chosen_sampling
@@ -85,7 +85,7 @@ def describe(
     folds = _described(folder)
     for fold in folds:
         refuse_other_plan(fold, "best")
-    plan, bank = Plan.read(folds[0].plan), TextBank.load(folds[0].words)
+    plan, bank = plan_of_fold(folds[0]), TextBank.load(folds[0].words)
     scores = [current_scores(fold) for fold in folds]
     scored = {fold.name: summary for fold, summary in zip(folds, scores, strict=True) if summary is not None}
     known = [one for name, one in scored.items() if name != ALL] or [*scored.values()]  # all: on training cases

@@ -14,6 +14,7 @@ from plans.raw.dataset import Dataset
 from plans.raw.presence import presence_notes
 from plans.records import is_there
 from textdiffseg.data.splits import Splits, read_splits
+from textdiffseg.folds.plans import plan_of_dataset
 from textdiffseg.preprocessing.case import MAX_INTENSITY
 
 
@@ -84,7 +85,7 @@ def _notes_on_other_plans(plan: Plan, folder: PreprocessedFolder) -> Iterator[st
         if preset == plan.preset or not folder.plan(preset).is_file():
             continue
         try:
-            other = Plan.read(folder.plan(preset)).spacing
+            other = plan_of_dataset(folder, preset).spacing
         except UserError:
             continue  # reported when it is used
         if other != plan.spacing:

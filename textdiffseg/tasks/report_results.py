@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from plans.choices import PRESETS
 from plans.errors import UserError, listed
 from plans.fingerprint import CaseFingerprint, Fingerprint
 from plans.layout import FOLD, PreprocessedFolder, root_of, tree
@@ -12,6 +13,7 @@ from plans.raw.dataset import read_dataset
 from plans.raw.folders import find_datasets, joined_ids
 from textdiffseg.arguments import path_of
 from textdiffseg.evaluation.summary import Summary, summarise
+from textdiffseg.folds.plans import plan_of_dataset
 from textdiffseg.folds.postprocessing import listing_of, postprocessing_of
 from textdiffseg.progress import OnProgress, ProgressEvent, silent
 from textdiffseg.report.calibration import calibration_section
@@ -88,11 +90,10 @@ def _main(
 
 def _planned(place: PreprocessedFolder, preset: str | None) -> Plan:
     """The plan of a data set that is not trained."""
-    if preset is not None:
-        return Plan.read(place.plan(preset))
-    if not place.plans:
+    preset = preset or next((planned for planned in PRESETS if place.plan(planned).is_file()), None)
+    if preset is None:
         raise UserError(f"{place.path} has no plan. Run tds_plan_and_preprocess first.")
-    return Plan.read(place.plans[0])
+    return plan_of_dataset(place, preset)
 
 
 def results_sections(results: Results, progress: OnProgress = silent) -> tuple[list[Section], list[ViewedCase]]:
@@ -200,7 +201,7 @@ def _scans(results: Results) -> Paths:
 def _fingerprint(place: PreprocessedFolder, plan: Plan) -> Fingerprint | None:
     """The measurements of the data set; None if there are none, or if its labels have changed since it was planned."""
     present = place.plan(plan.preset)
-    if present.is_file() and Plan.read(present).labels != plan.labels:
+    if present.is_file() and plan_of_dataset(place, plan.preset).labels != plan.labels:
         return None
     paths = sorted(place.fingerprints.glob("[!.]*.json"))
     cases = tuple(CaseFingerprint.read(path) for path in paths)

@@ -10,6 +10,7 @@ from textdiffseg.data.splits import Split
 from textdiffseg.evaluation.summary import Summary
 from textdiffseg.folds.calibration import Calibration, read_calibration
 from textdiffseg.folds.changed import note_contents
+from textdiffseg.folds.plans import plan_of_fold
 from textdiffseg.folds.postprocessing import Postprocessing, postprocessing_of
 from textdiffseg.folds.sampling import Sampling, read_sampling
 from textdiffseg.folds.state import note_validated
@@ -64,7 +65,7 @@ def validate(
         allowed = min(MAX_SECONDS, max(MIN_CHOICE_SECONDS, CHOICE_SHARE * trained))
         steps = _steps(progress, cancel, "Choose mirroring", "setting")
         sampling = choose_sampling(fold, preprocessed, names, device, allowed, steps)
-        if not sampling.table and len(trials_of(Plan.read(fold.plan))) > 1:
+        if not sampling.table and len(trials_of(plan_of_fold(fold))) > 1:
             report(
                 f"Mirroring was not tried: one case with and without it would take longer than {duration(allowed)}. "
                 "Predictions use no mirroring."
@@ -93,7 +94,7 @@ def trained_fold(fold: FoldFolder, held_out: bool) -> TrainedFold:
     log, summary = read_log(fold.log), Summary.read(fold.summary)
     return TrainedFold(
         fold=fold,
-        plan=Plan.read(fold.plan),
+        plan=plan_of_fold(fold),
         summary=summary,
         findings=findings_of(summary, log),
         held_out=held_out,

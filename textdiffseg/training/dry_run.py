@@ -24,6 +24,7 @@ from textdiffseg.data.batch import batch_keys
 from textdiffseg.data.store import list_cases, read_record
 from textdiffseg.files import hash_text, write_record
 from textdiffseg.folds.lock import one_at_a_time
+from textdiffseg.folds.plans import plan_of_dataset
 from textdiffseg.networks.model import SegmentationNetwork, build_model
 from textdiffseg.overview import blank
 from textdiffseg.precision import autocast
@@ -51,7 +52,7 @@ def fitted_plan(source: PreprocessedFolder, preset: Preset, device: torch.device
     The first fold fits the plan and stores it. Folds that start at the same time wait for each other.
     """
     path = source.fitted_plan(preset)
-    plan = Plan.read(source.plan(preset))
+    plan = plan_of_dataset(source, preset)
     key = hash_text(plan.model_dump_json())
     writable = os.access(source.path, os.W_OK)
     with one_at_a_time(source.fitting_lock) if writable else nullcontext():

@@ -20,6 +20,7 @@ from plans.plan import Plan
 from plans.raw.folders import members_of
 from textdiffseg.folds.cases import FoldCases
 from textdiffseg.folds.ensemble import chosen_folds
+from textdiffseg.folds.plans import plan_of_fold
 from textdiffseg.folds.position import TrainingPosition
 from textdiffseg.folds.weights import EMA, hash_weights, read_tensors
 from textdiffseg.readout import PhrasingKey
@@ -63,7 +64,7 @@ def initial_weights(
     """
     source = _source(model, fold)
     _refuse_validation_cases(source, fold, cases)
-    source_plan, source_bank = Plan.read(source.plan), TextBank.load(source.words)
+    source_plan, source_bank = plan_of_fold(source), TextBank.load(source.words)
     encoder = source_bank.space.encoder
     if plan.reads_words and not bank.space.is_of(encoder, source_bank.space.encoder_hash):
         raise UserError(

@@ -11,6 +11,7 @@ from plans.plan import Plan
 from textdiffseg.data.batch import Batch
 from textdiffseg.data.sampling import first_subset_iteration
 from textdiffseg.data.splits import Split
+from textdiffseg.folds.plans import plan_of_fold
 from textdiffseg.folds.position import TrainingPosition, read_position, refuse_other_plan
 from textdiffseg.folds.replacing import replaced
 from textdiffseg.networks.model import SegmentationNetwork, TextDiffSeg
@@ -76,7 +77,7 @@ def train_fold(
         if position is not None and position.finished and not longer:
             complete_best(fold, report)
             with tracked(fold, options.track, read_log(fold.log) if options.track else ()):
-                return Plan.read(fold.plan)
+                return plan_of_fold(fold)
         setup = set_up_fold(preprocessed, split, fold, options, preset, report, position)
         state = _first_state(setup, position, longer, options, report, progress)
         run_epochs(setup, state, progress, cancel, report)

@@ -21,6 +21,7 @@ from textdiffseg.data.splits import Split
 from textdiffseg.files import hash_files, temporary_folder, write_record
 from textdiffseg.folds.cases import FoldCases, write_cases
 from textdiffseg.folds.changed import contents_of
+from textdiffseg.folds.plans import plan_of_fold
 from textdiffseg.folds.position import TrainingPosition
 from textdiffseg.networks.model import SegmentationNetwork, build_model
 from textdiffseg.pace import duration
@@ -101,7 +102,7 @@ def set_up_fold(
     source = PreprocessedFolder(preprocessed)
     if position is None:
         _write_new_fold(source, split, fold, fitted_plan(source, preset, device, report))
-    plan = Plan.read(fold.plan)
+    plan = plan_of_fold(fold)
     bank = TextBank.load(fold.words)
     cases = FoldCases.of(plan.dataset, split.train, split.validation)
     if plan.text.note:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from plans.layout import FoldFolder
-from plans.plan import Plan
 from textdiffseg.data.store import open_case
 from textdiffseg.files import write_record
 from textdiffseg.folds.calibration import CalibrationFit, read_calibration
+from textdiffseg.folds.plans import plan_of_fold
 from textdiffseg.folds.sampling import uncertainty_settings
 from textdiffseg.folds.weights import hash_weights
 from textdiffseg.inference.predictor import Predictor
@@ -42,7 +42,7 @@ def calibrate_uncertainty(
         max_seconds: the limit of the whole calibration.
         progress: called with (cases done, all cases).
     """
-    if Plan.read(fold.plan).sample_steps is None or len(case_ids) < MIN_CASES:
+    if plan_of_fold(fold).sample_steps is None or len(case_ids) < MIN_CASES:
         return None
     deadline = Deadline(max_seconds)
     sampler = load_sampler(fold, device, uncertainty_settings)

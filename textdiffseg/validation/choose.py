@@ -10,6 +10,7 @@ from plans.plan import Plan
 from textdiffseg.data.store import StoredCase, open_case
 from textdiffseg.evaluation.summary import summarise
 from textdiffseg.files import write_record
+from textdiffseg.folds.plans import plan_of_fold
 from textdiffseg.folds.sampling import Sampling, SamplingChoice, Trial, choose, settings_of_choice
 from textdiffseg.folds.weights import hash_weights
 from textdiffseg.inference.predictor import Predictor
@@ -53,7 +54,7 @@ def choose_sampling(
     """
     deadline = Deadline(max_seconds)
     fold.calibration.unlink(missing_ok=True)  # it may belong to other weights
-    plan = Plan.read(fold.plan)
+    plan = plan_of_fold(fold)
     trials, cases, table = trials_of(plan), list[StoredCase](), list[Trial]()
     if len(trials) > 1:
         plain, bank = load_fold(fold, device, Sampling(mirroring=False))

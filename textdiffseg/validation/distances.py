@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from plans.layout import FoldFolder
-from plans.plan import Plan
 from textdiffseg.data.store import StoredCase, open_case, read_record
 from textdiffseg.evaluation.raters import energy_distances, with_distances
 from textdiffseg.evaluation.summary import Summary, summarise
 from textdiffseg.files import write_record
+from textdiffseg.folds.plans import plan_of_fold
 from textdiffseg.folds.sampling import alternative_settings
 from textdiffseg.inference.alternatives import draw_masks
 from textdiffseg.inference.samples import SamplePredictor
@@ -53,7 +53,7 @@ def measure_distances(
         progress: called with (cases done, all cases).
     """
     summary = Summary.read(fold.summary)
-    plan = Plan.read(fold.plan)
+    plan = plan_of_fold(fold)
     names = cases_with_raters(preprocessed, case_ids)
     if plan.sample_steps is None or not names:
         return summary
