@@ -10,7 +10,8 @@ from textdiffseg_cli.output import print_json
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from textdiffseg.tasks.status import DatasetStatus, FoldStatus
+    from textdiffseg.tasks.fold_status import FoldStatus
+    from textdiffseg.tasks.status import DatasetStatus
 
 MAX_LABELS = 4  # with a column of their own
 
@@ -60,12 +61,16 @@ def _print(dataset_status: "DatasetStatus") -> None:
             patch, spacing = sizes_text(preset.patch), sizes_text(preset.spacing)
             planned = f"planned for {device}, patch {patch} voxels, spacing {spacing} mm"
             print_lines(f"Preset {preset.preset}{low}: {planned}.")
+        elif preset.error is not None:
+            print_lines(f"Preset {preset.preset}{low}: damaged: {preset.error}")
         else:
             print_lines(f"Preset {preset.preset}{low}: trained folds without a plan.")
         console().print(folds_table(f"{preset.preset}{low}", preset.folds))
         for fold in preset.folds:
             if fold.state in ("interrupted", "trained"):
                 print_lines(f"To go on with fold {fold.fold}: {fold.command}")
+            elif fold.state == "damaged":
+                print_lines(f"To make fold {fold.fold} again: {fold.command}")
     if not dataset_status.presets:
         print_lines("It is not planned yet.")
     print_lines(*dataset_status.notes, f"Next: {dataset_status.next}")
@@ -81,7 +86,8 @@ def folds_table(preset: str, folds: "Sequence[FoldStatus]") -> "Table":
 
     labels = list(dict.fromkeys(name for fold in folds for name in fold.labels or {}))
     shown = labels if len(labels) <= MAX_LABELS else []
-    table = Table("fold", "state", box=SIMPLE_HEAD, show_edge=False, title=f"Folds of {preset}", title_justify="left")
+    table = Table("fold", box=SIMPLE_HEAD, show_edge=False, title=f"Folds of {preset}", title_justify="left")
+    table.add_column("state", overflow="fold")  # paths are not cut
     for name in ("mean Dice", *shown):
         table.add_column(name, justify="right")
     for fold in folds:
@@ -98,13 +104,15 @@ def folds_table(preset: str, folds: "Sequence[FoldStatus]") -> "Table":
 def _state(fold: "FoldStatus") -> str:
     """The state in a few words: `running on host, process 12, 40 of 90 iterations, 5 minutes left`.
 
-    If an error ended the last try: `failed: reason`.
+    If an error ended the last try: `failed: reason`. If a file cannot be read: `damaged: reason`.
     """
     from datetime import datetime
 
     from textdiffseg.pace import duration
 
-    words: list[str] = [fold.state if fold.error is None else f"failed: {fold.error}"]
+    words: list[str] = [fold.state]
+    if fold.error is not None:
+        words[0] = f"{'damaged' if fold.state == 'damaged' else 'failed'}: {fold.error.removesuffix('.')}"
     if fold.state == "running":
         if fold.host is not None:
             words[0] += f" on {fold.host}, process {fold.process}"

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from textdiffseg.tasks.fold_status import FoldStatus
 from textdiffseg.tasks.run import RunOutcome
-from textdiffseg.tasks.status import FoldStatus
 from textdiffseg_cli.run import few_iterations_note
 
 

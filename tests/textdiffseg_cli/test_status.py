@@ -5,8 +5,9 @@ import json
 import pytest
 from rich.console import Console
 
+from textdiffseg.tasks.fold_status import FoldStatus
 from textdiffseg.tasks.run import RunOutcome
-from textdiffseg.tasks.status import DatasetStatus, FoldStatus, PresetStatus
+from textdiffseg.tasks.status import DatasetStatus, PresetStatus
 from textdiffseg_cli.run import _print as print_run
 from textdiffseg_cli.status import _print, folds_table, main
 
@@ -16,7 +17,8 @@ FOLDS = (
     FoldStatus("2", "running", 40, 90, 300.0, seconds_left=7200.0, since=0.0, host="gpu1", process=12),
     FoldStatus("3", "interrupted", 40, 90, 300.0, seconds_left=120.0),
     FoldStatus("4", "not begun"),
-    FoldStatus("5", "interrupted", 40, 90, 300.0, error="the GPU is out of memory"),
+    FoldStatus("5", "interrupted", 40, 90, 300.0, error="the GPU is out of memory."),
+    FoldStatus("6", "damaged", command="tds_train D 6 --restart", error=f"{'folder/' * 20}plan.json is damaged"),
 )
 
 
@@ -34,6 +36,8 @@ def test_every_state_is_a_row():
     assert "3 interrupted, 40 of 90 iterations, 2 minutes left – – –" in lines
     assert "4 not begun – – –" in lines
     assert "5 failed: the GPU is out of memory, 40 of 90 iterations – – –" in lines
+    damaged = "".join(lines[-4:-1]).replace("–", "").replace(" ", "")
+    assert damaged == f"6damaged:{'folder/' * 20}plan.jsonisdamaged", "a long path is not cut"
     assert lines[-1] == "mean 0.700 0.750 0.700"
 
 
@@ -42,7 +46,17 @@ def test_a_plan_is_one_line_with_units(device, words, capsys):
     preset = PresetStatus("default", "full", True, device, (56, 32, 48), (3.2619329, 5.3776226, 5.3776226), FOLDS)
     _print(DatasetStatus("Dataset001_Neck", 20, 20, False, (preset,), "tds_run 1"))
     line = f"Preset default: planned for {words}, patch 56 x 32 x 48 voxels, spacing 3.262 x 5.378 x 5.378 mm."
-    assert line in capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().out.splitlines()
+    assert line in lines
+    assert "To make fold 6 again: tds_train D 6 --restart" in lines
+
+
+def test_a_damaged_plan_is_named_above_its_folds(capsys):
+    preset = PresetStatus("unet", "full", True, None, None, None, FOLDS, "plan_unet.json is not valid JSON")
+    _print(DatasetStatus("Dataset001_Neck", 20, 20, False, (preset,), "tds_run 1"))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "Preset unet: damaged: plan_unet.json is not valid JSON"
+    assert "Folds of unet" in lines[2]
 
 
 def test_a_data_set_that_is_not_planned(tiny_raw, tmp_path, capsys):

@@ -8,7 +8,7 @@ from plans.layout import FoldFolder
 from textdiffseg.failures import failure_line
 from textdiffseg.files import write_atomically
 
-MAX_CHARACTERS = 300
+MAX_CHARACTERS = 1000  # a sentence with two long paths
 
 
 @contextmanager

@@ -15,10 +15,12 @@ from textdiffseg.folds.agreement import check_together
 from textdiffseg.folds.cases import FoldCases, refuse_strange_checkpoints
 from textdiffseg.folds.find import folders_below, folds_with_checkpoint, is_fold
 from textdiffseg.folds.lock import alone
+from textdiffseg.folds.plans import plan_of_fold
 from textdiffseg.folds.state import is_validated, why_unfinished
 from textdiffseg.leftovers import sweep
 from textdiffseg.progress import Report, silent
-from textdiffseg.tasks.status import FoldStatus, name_of, train_status
+from textdiffseg.tasks.fold_status import FoldStatus, train_status
+from textdiffseg.tasks.status import name_of
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def finalize(
     """
     root = path_of(root)
     found = _found([path_of(source) for source in several(sources)])
-    plans = {fold: plan for fold in found if (plan := Plan.read(fold.plan)).resolution == resolution}
+    plans = {fold: plan for fold in found if (plan := plan_of_fold(fold)).resolution == resolution}
     if not plans:
         raise UserError(f"None of these folders holds a fold of {resolution} resolution. Give other folders.")
     name, preset = _name(str(dataset), root, plans), preset or _only_preset(plans)

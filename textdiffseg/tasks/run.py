@@ -12,26 +12,28 @@ from plans.commands import command_line
 from plans.errors import UserError, listed
 from plans.file_names import BUNDLED
 from plans.layout import REPORT, FoldFolder, PreprocessedFolder, RawFolder, model_folder
-from plans.plan import Plan
 from plans.planning.spacing import given_spacing
 from plans.raw.combined import cases_of
 from plans.raw.dataset import Dataset
 from plans.raw.folders import find_datasets, find_folder
 from textdiffseg.arguments import check_choice, path_of, several
-from textdiffseg.data.splits import Splits
+from textdiffseg.data.splits import read_stored_splits
 from textdiffseg.data.store import list_cases
 from textdiffseg.extras import require
 from textdiffseg.folds.agreement import differences
 from textdiffseg.folds.cases import FoldCases, refuse_other_cases
 from textdiffseg.folds.lock import Busy
+from textdiffseg.folds.plans import plan_of_dataset, plan_of_fold
 from textdiffseg.folds.state import is_validated
 from textdiffseg.pace import duration
 from textdiffseg.progress import Cancel, OnProgress, Report, never, silent
+from textdiffseg.tasks.damage import damage_of
 from textdiffseg.tasks.datasets import prompts_beside_plan, read_datasets
+from textdiffseg.tasks.fold_status import FoldStatus, train_status
 from textdiffseg.tasks.plan import PlannedDataset, plan
 from textdiffseg.tasks.report import refuse_other_page, write_report
 from textdiffseg.tasks.started import refuse_changed_plan
-from textdiffseg.tasks.status import TRAINING_SHARE, FoldStatus, fold_names, fold_status
+from textdiffseg.tasks.status import TRAINING_SHARE, fold_names
 from textdiffseg.tasks.train import train
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.stored import stored_words
@@ -102,7 +104,7 @@ def run(
         report(f"{name} is planned for preset {preset}, and {len(list_cases(source.path))} cases are stored.")
     chosen = _chosen(source, several(folds))
     work = _Work(root, name, preset, options, report, progress, cancel)
-    _refuse_other_folds(source, {fold: FoldFolder.of(root, name, preset, fold) for fold in chosen}, preset)
+    _refuse_other_folds(source, {fold: work.folder(fold) for fold in chosen}, preset)
     model = model_folder(root, name, preset)
     page = model.with_name(REPORT)
     refuse_other_page(page)
@@ -155,7 +157,7 @@ def _why_plan(dataset: str, root: Path, preset: Preset) -> str | None:
     if not source.plan(preset).is_file() or not source.splits.is_file():
         return f"{source.path.name} has no plan of preset {preset} yet."
     stored = {*list_cases(source.path)}
-    if missing := {*Splits.read(source.splits).cases} - stored:
+    if missing := {*read_stored_splits(source.splits).cases} - stored:
         return f"{len(missing)} cases of {source.path.name} are not stored yet."
     try:
         find_datasets(dataset, root)
@@ -178,7 +180,7 @@ def _earlier_options(dataset: str, root: Path, preset: Preset) -> dict[str, Any]
     """The options of an earlier plan, as far as it shows them. Otherwise a changed mask would change the plan, too."""
     try:
         source = PreprocessedFolder(find_folder(dataset, root, "preprocessed"))
-        before = Plan.read(source.plan(preset)) if source.plan(preset).is_file() else None
+        before = plan_of_dataset(source, preset) if source.plan(preset).is_file() else None
     except UserError:
         return {}
     if before is None:
@@ -195,17 +197,17 @@ def _earlier_options(dataset: str, root: Path, preset: Preset) -> dict[str, Any]
 
 def _refuse_other_folds(source: PreprocessedFolder, folds: Mapping[str, FoldFolder], preset: Preset) -> None:
     """Raise `UserError` for finished folds of an earlier plan, or of other cases. They fit no ensemble."""
-    faults, splits, plan = list[str](), Splits.read(source.splits), Plan.read(source.plan(preset))
+    faults, splits, plan = list[str](), read_stored_splits(source.splits), plan_of_dataset(source, preset)
     words = TextBank.load(stored_words(source, plan)).words
     for name, fold in folds.items():
-        if not fold.plan.is_file() or not is_validated(fold):
-            continue
+        if damage_of(fold) is not None or not fold.plan.is_file() or not is_validated(fold):
+            continue  # a damaged one is left out later
         try:
-            plan_of_fold = Plan.read(fold.plan)
+            of_fold = plan_of_fold(fold)
             split = splits.split(name)
-            refuse_changed_plan(fold, plan_of_fold, source, preset)
+            refuse_changed_plan(fold, of_fold, source, preset)
             refuse_other_cases(fold, FoldCases.of(source.dataset, split.train, split.validation))
-            fields = [field for field in differences(plan_of_fold, plan) if field != "patch"]  # it may have been fitted
+            fields = [field for field in differences(of_fold, plan) if field != "patch"]  # it may have been fitted
             if TextBank.load(fold.words).words != words:
                 faults.append(f"{fold.path} was trained with other phrasings than {source.path} has now.")
             elif fields:
@@ -234,7 +236,7 @@ def _changed(path: Path) -> float:
 
 def _chosen(source: PreprocessedFolder, folds: Sequence[int | str]) -> tuple[str, ...]:
     """The names of the folds to train. Raises `UserError` for a fold that does not exist."""
-    splits = Splits.read(source.splits)
+    splits = read_stored_splits(source.splits)
     for fold in folds:
         splits.split(fold)
     return tuple(dict.fromkeys(map(str, folds))) or fold_names(source)
@@ -252,10 +254,13 @@ class _Work:
     progress: OnProgress
     cancel: Cancel
 
+    def folder(self, fold: str) -> FoldFolder:
+        """The folder of a fold."""
+        return FoldFolder.of(self.root, self.dataset, self.preset, fold)
+
     def status(self, fold: str) -> FoldStatus:
         """The present state of a fold."""
-        command = command_line("tds_run", self.dataset, "--folds", fold, preset=self.preset, root=self.root)
-        return fold_status(FoldFolder.of(self.root, self.dataset, self.preset, fold), command)
+        return train_status(self.root, self.dataset, self.preset, "full", fold)
 
     def all(self, chosen: Sequence[str], end: float | None) -> list[str]:
         """Do all folds. Returns the lines of errors that stopped single folds; the others are still trained.
@@ -280,21 +285,28 @@ class _Work:
     def _no_time(self, fold: str) -> None:
         self.report(f"Fold {fold}: no time is left for it.")
 
+    def _skip(self, now: FoldStatus) -> bool:
+        """Whether nothing is to do here for a fold. Raises `UserError` if one of its files is damaged."""
+        if now.state == "damaged":
+            raise UserError(now.error or f"Fold {now.fold} is damaged.")
+        if now.state == "validated":
+            dice = "none" if now.dice is None else f"{now.dice:.3f}"
+            self.report(f"Fold {now.fold} is trained and validated (mean Dice {dice}).")
+        if now.state == "running":
+            where = "" if now.host is None else f" on {now.host}, process {now.process}"
+            self.report(f"Fold {now.fold} is in training elsewhere{where}. It is left to that process.")
+        return now.state in ("validated", "running")
+
     def do(self, fold: str, chosen: Sequence[str], end: float | None) -> bool:
         """Train and validate a fold, as far as that is not done. False: nothing was done.
 
         end: of the call, on the monotonic clock.
         """
         now = self.status(fold)
-        if now.state == "validated":
-            dice = "none" if now.dice is None else f"{now.dice:.3f}"
-            self.report(f"Fold {fold} is trained and validated (mean Dice {dice}).")
-            return False
-        if now.state == "running":
-            where = "" if now.host is None else f" on {now.host}, process {now.process}"
-            self.report(f"Fold {fold} is in training elsewhere{where}. It is left to that process.")
+        if self._skip(now):
             return False
         options = replace(self.options, epochs=None, max_minutes=None)
+        only_best = now.state == "trained" and not self.folder(fold).checkpoint("latest").is_file()
         if end is not None and now.iterations and now.state == "interrupted":
             left, rest = now.seconds_left or 0.0, end - time.monotonic()
             if rest < MIN_SECONDS:
@@ -316,12 +328,13 @@ class _Work:
                 root=self.root,
                 options=options,
                 preset=self.preset,
+                only_validate=only_best,
                 report=self.report,
                 progress=self.progress,
                 cancel=self.cancel,
             )
         except TooShort as error:
-            open_folds = sum(self.status(name).command is not None for name in chosen)
+            open_folds = sum(self.status(name).is_open for name in chosen)
             hours = math.ceil(10 * open_folds * error.needed_minutes / TRAINING_SHARE / 60 - 1e-6) / 10
             raise TooFewHours(
                 f"Fold {fold}: its share of the hours is too short. On this machine, now, a fold needs about "

@@ -1,12 +1,11 @@
 """Check that a call to train fits the run in a fold's folder. The checks change nothing."""
 
-from pathlib import Path
-
 from plans.choices import Preset
 from plans.errors import UserError
 from plans.layout import CHECKPOINTS, FoldFolder, PreprocessedFolder
 from plans.plan import Plan
 from textdiffseg.data.checks import preprocessing_settings
+from textdiffseg.folds.plans import plan_of_dataset, plan_of_fold
 from textdiffseg.folds.replacing import refuse_irreplaceable
 from textdiffseg.training.options import TrainingOptions
 
@@ -22,19 +21,26 @@ def is_started(fold: FoldFolder, options: TrainingOptions, must_exist: bool, onl
     if must_exist or only_validate:
         raise UserError(f"{fold.path} holds no run to resume or validate. Leave --continue and --val out to start one.")
     if best:
-        raise UserError(
-            f"{fold.path} holds {fold.checkpoint('best').name} without {fold.checkpoint('latest').name}, so "
-            "its training cannot be resumed. Give --val to validate it, or --restart to train it again."
-        )
+        raise only_best(fold)
     return False
 
 
-def read_plan(path: Path, preset: Preset) -> Plan:
-    """The plan of a preset. Raises `UserError` if the file is missing or holds another preset's plan."""
-    if not path.is_file():
-        raise UserError(f"{path} does not exist. Copy the fold again, or train it again with --restart.")
-    plan = Plan.read(path)
+def only_best(fold: FoldFolder) -> UserError:
+    """The error of a fold that cannot be resumed, because it has only its best checkpoint."""
+    return UserError(
+        f"{fold.path} holds {fold.checkpoint('best').name} without {fold.checkpoint('latest').name}, so its training "
+        "cannot be resumed. Give --val to validate it, or --restart to train it again."
+    )
+
+
+def read_plan(source: PreprocessedFolder, started: FoldFolder | None, preset: Preset) -> Plan:
+    """The plan of a started fold, else that of the data set.
+
+    Raises `UserError` if the file is missing or damaged, or if it holds another preset's plan.
+    """
+    plan = plan_of_fold(started) if started else plan_of_dataset(source, preset)
     if plan.preset != preset:
+        path = started.plan if started else source.plan(preset)
         raise UserError(
             f"{path}: preset: expected {preset}, found {plan.preset}. Put the right plan back, or run "
             f"tds_plan_and_preprocess --preset {preset} again."
@@ -44,7 +50,7 @@ def read_plan(path: Path, preset: Preset) -> Plan:
 
 def low_resolution_folder(source: PreprocessedFolder, preset: Preset) -> PreprocessedFolder:
     """The folder of a preset's low resolution. Raises `UserError` if the preset needs none, or if it is not planned."""
-    full, low = Plan.read(source.plan(preset)), source.low(preset)
+    full, low = plan_of_dataset(source, preset), source.low(preset)
     if full.low_resolution is None:
         reasons = [row.reason for row in full.reasons if row.name == "low resolution"]
         why = f" ({reasons[0]})" if reasons else ""
@@ -60,7 +66,7 @@ def low_resolution_folder(source: PreprocessedFolder, preset: Preset) -> Preproc
 
 def refuse_changed_plan(started: FoldFolder, plan: Plan, source: PreprocessedFolder, preset: Preset) -> None:
     """Raise `UserError` if a started run has a plan with other preprocessing than the data set's present plan."""
-    present = Plan.read(source.plan(preset))
+    present = plan_of_dataset(source, preset)
     if plan.dataset != present.dataset:
         raise UserError(
             f"{started.path} is a fold of {plan.dataset}, not of {present.dataset}. Move it away, or train this fold "

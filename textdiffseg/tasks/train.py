@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from plans.choices import PRESETS, RESOLUTIONS, Preset, Resolution
@@ -74,23 +75,37 @@ def train(
     """
     options = _checked(options or TrainingOptions(), resumes=must_exist or only_validate)
     source, root, preset = _planned(dataset, path_of(root), preset, resolution)
-    split = _read_splits(source).split(fold)
+    _refuse_unknown_fold(source, fold)
     target = FoldFolder.of(root, source.dataset, preset, fold, resolution)
-    _recover_restart(target, report)
-    started = is_started(target, options, must_exist, only_validate)
-    plan = _check(source, target if started else None, preset, split, progress)
-    if not started and not options.restart:
-        _refuse_other_splits(source, target)
-    for note in changes(target) if started else _notes_on_device(plan, options.chosen_device):
-        report(f"Note: {note}")
-    with alone(target), noting_error(target, Cancelled, TooShort), cuda_kernels():
-        refuse_while_planned(source)
+    with _alone(source, target), noting_error(target, Cancelled, TooShort), cuda_kernels():
+        put_back(target, report)  # a restart may have been killed before its first checkpoint
+        split = _read_splits(source).split(fold)
+        started = is_started(target, options, must_exist, only_validate)
+        plan = _check(source, target if started else None, preset, split, progress)
+        if not started and not options.restart:
+            _refuse_other_splits(source, target)
+        for note in changes(target) if started else _notes_on_device(plan, options.chosen_device):
+            report(f"Note: {note}")
         sweep([target.path, target.validation])
         if only_validate:
             complete_best(target, report)
         elif not _train(source, split, target, options, preset, report, progress, cancel):
             return trained_fold(target, str(fold) != ALL)
         return validate(source.path, split, target, options.chosen_device, str(fold) != ALL, report, progress, cancel)
+
+
+def _refuse_unknown_fold(source: PreprocessedFolder, fold: int | str) -> None:
+    """Raise `UserError` if the data set is not planned, or has no such fold."""
+    splits = read_stored_splits(source.splits) if source.splits.is_file() else _read_splits(source)
+    splits.split(fold)
+
+
+@contextmanager
+def _alone(source: PreprocessedFolder, fold: FoldFolder) -> Iterator[None]:
+    """Hold a fold. Raises `Busy` if another process holds it, or plans its data set."""
+    with alone(fold):
+        refuse_while_planned(source)
+        yield
 
 
 def _refuse_other_splits(source: PreprocessedFolder, new: FoldFolder) -> None:
@@ -110,13 +125,6 @@ def _checked(options: TrainingOptions, resumes: bool) -> TrainingOptions:
     if options.restart and resumes:
         raise UserError("--restart deletes the run that --continue and --val need. Give one of them.")
     return options
-
-
-def _recover_restart(fold: FoldFolder, report: Report) -> None:
-    """Move the old fold back if a restart was killed before its first checkpoint."""
-    if fold.replaced.is_dir():
-        with alone(fold):
-            put_back(fold, report)
 
 
 def _train(
@@ -212,8 +220,7 @@ def _check(
 
     Nothing is written. Raises `UserError` if plan, phrasings and stored cases do not belong together.
     """
-    plan_path = started.plan if started else source.plan(preset)
-    plan = read_plan(plan_path, preset)
+    plan = read_plan(source, started, preset)
     if started and source.plan(preset).is_file():
         refuse_changed_plan(started, plan, source, preset)
     words = started.words if started else stored_words(source, plan)
@@ -228,7 +235,7 @@ def _check(
             progress(ProgressEvent("Check the stored cases", done, total, "case"))
 
     check_cases(source.path, sorted({*split.train, *split.validation}), plan, checked)
-    refuse_beyond_budget(plan, str(plan_path))
+    refuse_beyond_budget(plan, str(started.plan if started else source.plan(preset)))
     if started:
         refuse_other_cases(started, FoldCases.of(plan.dataset, split.train, split.validation))
     return plan

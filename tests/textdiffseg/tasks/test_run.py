@@ -10,21 +10,25 @@ from dataclasses import replace
 import pytest
 
 from plans.errors import UserError
-from plans.layout import FoldFolder, RawFolder
+from plans.layout import FoldFolder, PreprocessedFolder, RawFolder
 from plans.plan import Plan
 from textdiffseg.data.splits import Splits
 from textdiffseg.folds.changed import note_contents
-from textdiffseg.folds.lock import Busy, alone
+from textdiffseg.folds.lock import Busy, alone, planning_alone
+from textdiffseg.folds.position import POSITION_KEY, parse_position
 from textdiffseg.folds.state import position_of
 from textdiffseg.progress import Cancelled
+from textdiffseg.tasks import fold_status
 from textdiffseg.tasks import run as module
 from textdiffseg.tasks import status as status_module
 from textdiffseg.tasks.finalize import finalize
 from textdiffseg.tasks.find_best import find_best
+from textdiffseg.tasks.fold_status import FoldStatus
 from textdiffseg.tasks.plan import plan
 from textdiffseg.tasks.run import run
-from textdiffseg.tasks.status import FoldStatus, status
+from textdiffseg.tasks.status import status
 from textdiffseg.tasks.train import train
+from textdiffseg.tensors import read_tensor_file, write_tensor_file
 from textdiffseg.training.options import TrainingOptions
 from textdiffseg.training.setup import TooShort
 
@@ -59,7 +63,7 @@ def scripted(planned, monkeypatch):
 
     def of(states, **options):
         calls, lines = [], []
-        monkeypatch.setattr(module, "fold_status", lambda fold, _: states[fold.name])
+        monkeypatch.setattr(module, "train_status", lambda *of: states[of[-1]])
 
         def train(_, fold, **arguments):
             calls.append((fold, arguments["options"].max_minutes))
@@ -168,7 +172,7 @@ def test_a_fold_that_cannot_be_trained_does_not_stop_the_others(scripted, planne
             raise Busy("at work")
         done.append(fold)
 
-    monkeypatch.setattr(module, "fold_status", lambda fold, _: new[fold.name])
+    monkeypatch.setattr(module, "train_status", lambda *of: new[of[-1]])
     monkeypatch.setattr(module, "train", train)
     with pytest.raises(UserError, match="fold 0 is damaged"):
         run(NAME, root=planned, report=lines.append)
@@ -220,8 +224,10 @@ def test_finished_folds_of_other_cases_are_refused(trained, tmp_path):
 @pytest.fixture
 def copied(trained, tmp_path):
     """A copy of the trained root."""
-    shutil.copytree(trained[0], tmp_path / "root")
-    return tmp_path / "root"
+    root = tmp_path / "root"
+    shutil.copytree(trained[0], root)
+    (root / "preprocessed" / NAME / "plan.json").touch()  # newer than the copies of the raw files
+    return root
 
 
 def test_a_case_that_was_changed_is_not_taken_for_the_one_that_was_trained_and_scored(copied, monkeypatch):
@@ -325,7 +331,7 @@ def test_hours_that_leave_no_iteration_name_the_hours_that_do(scripted, planned,
         raise TooShort("--max-minutes leaves 5 minutes", needed_minutes=27.0)
 
     new = {"0": FoldStatus("0", "not begun", command="x"), "1": FoldStatus("1", "not begun", command="x")}
-    monkeypatch.setattr(module, "fold_status", lambda fold, _: new[fold.name])
+    monkeypatch.setattr(module, "train_status", lambda *of: new[of[-1]])
     monkeypatch.setattr(module, "train", too_short)
     with pytest.raises(UserError, match=r"needs about 27 minutes to learn anything\. Give --hours 1\.2, or fewer"):
         run(NAME, root=planned, hours=0.2)
@@ -340,7 +346,7 @@ def test_a_last_fold_without_time_does_not_hide_what_was_done(scripted, trained,
             raise TooShort("--max-minutes leaves 5 minutes", needed_minutes=27.0)
         new["0"] = replace(new["0"], state="validated")
 
-    monkeypatch.setattr(module, "fold_status", lambda fold, _: new[fold.name])
+    monkeypatch.setattr(module, "train_status", lambda *of: new[of[-1]])
     monkeypatch.setattr(module, "train", train)
     outcome = run(NAME, root=root, hours=0.2, report=lines.append)
     assert [fold.state for fold in outcome.folds] == ["validated", "not begun"]
@@ -360,7 +366,7 @@ def test_a_last_fold_without_time_and_a_report_that_fails_do_not_hide_faults(pla
     def write(name, page, **_):
         raise PermissionError(13, "Permission denied", page)
 
-    monkeypatch.setattr(module, "fold_status", lambda fold, _: new[fold.name])
+    monkeypatch.setattr(module, "train_status", lambda *of: new[of[-1]])
     monkeypatch.setattr(module, "train", train)
     monkeypatch.setattr(module, "write_report", write)
     with pytest.raises(UserError) as caught:
@@ -429,7 +435,8 @@ def test_the_states_of_a_fold(trained, tmp_path):
     assert (state().state, state().command) == ("trained", f"tds_train {NAME} 0 --root {root}")
     fold.checkpoint("best").unlink()
     fold.checkpoint("latest").unlink()
-    assert state().state == "interrupted"
+    fold.text_bank.unlink()
+    assert state().state == "interrupted", "a start was killed: it is begun from the start"
     shutil.rmtree(fold.path)
     assert state().state == "not begun"
     assert status(NAME, root=root).next == f"tds_run {NAME} --root {root}"
@@ -440,7 +447,7 @@ def test_a_resumed_fold_counts_from_its_start_not_from_its_checkpoint(trained, t
     shutil.copytree(trained[0], root)
     fold = FoldFolder.of(root, NAME, "default", 0)
     half = position_of(fold).after(iteration=1, limit_seconds=900.0, seconds=300.0, epochs=9, denoiser_epoch=None)
-    monkeypatch.setattr(status_module, "position_of", lambda _: half)
+    monkeypatch.setattr(fold_status, "position_of", lambda _: half)
     long_ago = time.time() - 3600
     os.utime(fold.checkpoint("latest"), (long_ago, long_ago))
     with alone(fold):
@@ -485,6 +492,122 @@ def test_an_error_of_a_training_is_shown_until_the_next_start(planned, tmp_path,
     assert stop(TooShort("too short")) is None
     assert stop(KeyboardInterrupt()) is None
     assert not fold.error.exists()
+
+
+def test_a_start_that_fails_is_noted_and_a_busy_fold_is_not(copied):
+    bank = copied / "preprocessed" / NAME / "text_bank.safetensors"
+    fold = FoldFolder.of(copied, NAME, "default", 1)
+    shutil.rmtree(fold.path)
+
+    def start(name=1, **options):
+        with pytest.raises(UserError) as caught:
+            train(NAME, name, root=copied, options=TrainingOptions(device="cpu"), **options)
+        return caught.value.lines[0]
+
+    def noted():
+        return status(NAME, root=copied).presets[0].folds[1].error
+
+    content = bank.read_bytes()
+    bank.write_bytes(content[:99])
+    assert start() == noted()
+    bank.write_bytes(content)
+    start("7")
+    assert not fold.error.with_name(".fold_7.error.txt").exists()
+    with alone(fold):
+        start()
+    assert "text_bank" in noted()
+    with planning_alone(PreprocessedFolder(bank.parent), copied):
+        start()
+    assert "text_bank" in noted()
+    assert start(must_exist=True) == noted(), "a later failure replaces it"
+
+
+LATEST, BEST = "checkpoint_latest.safetensors", "checkpoint_best.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        (LATEST, "--restart"),
+        (BEST, "--restart"),
+        ("plan.json", "--restart"),
+        ("cases.json", "--restart"),
+        ("log.jsonl", "--restart"),
+        ("text_bank.safetensors", "--restart"),
+        ("sampling.json", "--val"),
+        ("calibration.json", "--val"),
+        ("postprocessing.json", "--val"),
+    ],
+)
+def test_a_damaged_file_of_one_fold_hides_and_stops_no_other(copied, monkeypatch, name, option):
+    damaged, other = (FoldFolder.of(copied, NAME, "default", number) for number in (0, 1))
+    path = damaged.path / name
+    path.write_bytes(path.read_bytes()[:-5] if name in (LATEST, BEST) else b"{")
+    other.validated.unlink()  # its validation is left to do
+    first, second = status(NAME, root=copied).presets[0].folds
+    assert (first.state, second.state) == ("damaged", "trained")
+    assert str(path) in first.error
+    assert first.error.count(".") > 1, "it has a way out"
+    assert first.command == f"tds_train {NAME} 0 --root {copied} {option}"
+    assert status(NAME, root=copied).next.startswith("tds_run")
+    calls, lines = [], []
+    monkeypatch.setattr(module, "train", lambda _, fold, **__: calls.append(fold))
+    with pytest.raises(UserError) as caught:
+        run(NAME, root=copied, report=lines.append)
+    assert calls == ["1"]
+    assert f"Fold 0 is left out: {first.error}" in lines
+    assert first.error in caught.value.lines
+    assert "Such folds fit no ensemble" not in str(caught.value)
+
+
+def test_a_fold_that_only_the_user_can_mend_is_the_next_command(copied):
+    """The state that an older version left behind after a full disk in the first epoch."""
+    fold = FoldFolder.of(copied, NAME, "default", 0)
+    fold.checkpoint("latest").unlink()
+    fold.validated.unlink()
+    assert status(NAME, root=copied).presets[0].folds[0].state == "trained", "a finished one that was copied"
+    path = fold.checkpoint("best")
+    tensors = read_tensor_file(path)
+    unfinished = parse_position(path, tensors.metadata).after(iteration=1, ended=False)
+    write_tensor_file(path, tensors.tensors, {POSITION_KEY: unfinished.model_dump_json()})
+    found = status(NAME, root=copied)
+    assert found.presets[0].folds[0].state == "damaged"
+    assert found.next == found.presets[0].folds[0].command == f"tds_train {NAME} 0 --root {copied} --restart"
+
+
+def test_a_copied_fold_with_its_best_checkpoint_alone_is_validated(copied, monkeypatch):
+    fold = FoldFolder.of(copied, NAME, "default", 0)
+    fold.checkpoint("latest").unlink()
+    fold.validated.unlink()
+    command = status(NAME, root=copied).presets[0].folds[0].command
+    assert command == f"tds_train {NAME} 0 --root {copied} --val"
+    monkeypatch.setattr("textdiffseg.tasks.train.validate", lambda *_: fold.validated.write_text("done"))
+    run(NAME, root=copied)
+    assert fold.validated.read_text() == "done"
+
+
+def test_a_damaged_file_of_the_data_set_is_named_and_the_folds_are_shown(copied):
+    source = copied / "preprocessed" / NAME
+    plan_text, splits_text = ((source / name).read_text() for name in ("plan.json", "splits.json"))
+    (source / "plan.json").write_text("{")
+    found = status(NAME, root=copied)
+    assert (found.presets[0].planned, len(found.presets[0].folds)) == (True, 2)
+    assert found.presets[0].error.startswith(f"{source / 'plan.json'} is not valid JSON")
+    assert "run tds_plan_and_preprocess" in found.presets[0].error
+    assert found.next == f"tds_plan_and_preprocess {NAME} --root {copied}"
+    with pytest.raises(UserError, match=r"plan.json is not valid JSON.* run tds_plan_and_preprocess"):
+        run(NAME, root=copied)
+    (source / "plan.json").write_text(plan_text)
+    (source / "splits.json").write_text("{")
+    (copied / "results" / NAME / "best.json").write_text("{")
+    found = status(NAME, root=copied)
+    assert [fold.state for fold in found.presets[0].folds] == ["validated", "validated"]
+    assert [note.partition(" is not")[0] for note in found.notes] == [
+        str(source / "splits.json"),
+        str(copied / "results" / NAME / "best.json"),
+    ]
+    (source / "splits.json").write_text(splits_text)
+    assert status(NAME, root=copied).next.startswith("tds_predict")
 
 
 @pytest.fixture

@@ -1,0 +1,71 @@
+"""Whether the files of a fold can be read. Weights are not hashed: only their header and size are checked."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from plans.errors import UserError
+from plans.layout import CHECKPOINTS, FoldFolder
+from textdiffseg.failures import failure_line
+from textdiffseg.folds.calibration import Calibration
+from textdiffseg.folds.cases import read_cases
+from textdiffseg.folds.plans import plan_of_fold
+from textdiffseg.folds.position import noted_position
+from textdiffseg.folds.postprocessing import PostprocessingTrials
+from textdiffseg.folds.sampling import VALIDATE_AGAIN, Sampling
+from textdiffseg.folds.state import is_trained, position_of
+from textdiffseg.tasks.started import only_best
+from textdiffseg.text.bank import TextBank
+from textdiffseg.training.log import read_log
+
+Option = Literal["--restart", "--val"]
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Why a fold can be neither resumed nor used as it is."""
+
+    reason: str  # one line, with what to do
+    option: Option  # of `tds_train`: it makes the damaged files again
+
+
+def damage_of(fold: FoldFolder) -> Damage | None:
+    """The first fault of a fold's files; None if there is none, or no checkpoint: it is then begun from the start."""
+    return _fault(_read_training, fold, "--restart") or _fault(_read_validation, fold, "--val")
+
+
+def _fault(read: Callable[[FoldFolder], None], fold: FoldFolder, option: Option) -> Damage | None:
+    try:
+        read(fold)
+    except UserError as error:
+        return Damage(error.lines[0], option)
+    except OSError as error:
+        return Damage(failure_line(error, resumes=True) or str(error), option)
+    return None
+
+
+def _read_training(fold: FoldFolder) -> None:
+    """Raise an error if a file that the training writes cannot be read, or if its run has no latest checkpoint."""
+    if not is_trained(fold):
+        return
+    for which in CHECKPOINTS:
+        noted_position(fold, which)
+    plan_of_fold(fold)
+    TextBank.load(fold.words)
+    read_cases(fold)
+    read_log(fold.log)
+    position = position_of(fold)
+    if position is not None and not position.finished and not fold.checkpoint("latest").is_file():
+        raise only_best(fold)
+
+
+def _read_validation(fold: FoldFolder) -> None:
+    """Raise an error if a file that the validation writes cannot be read."""
+    if not is_trained(fold):
+        return
+    if fold.sampling.is_file():
+        Sampling.read(fold.sampling, VALIDATE_AGAIN)
+    if fold.calibration.is_file():
+        Calibration.read(fold.calibration, VALIDATE_AGAIN)
+    if fold.postprocessing.is_file():
+        PostprocessingTrials.read(fold.postprocessing, VALIDATE_AGAIN)
