@@ -144,7 +144,8 @@ def read_stored_splits(path: Path) -> Splits:
 def read_splits(path: Path, case_ids: Sequence[str]) -> Splits:
     """The folds in `splits.json`, or in nnU-Net's `splits_final.json` (a list of {"train": [...], "val": [...]}).
 
-    Raises `UserError` with a line for each fault: unknown or repeated cases, a case in both lists, an empty list.
+    Raises `UserError` with a line for each fault: unknown or repeated cases, a case in both lists, an empty list, equal
+    folds.
     """
     path = Path(path)
     if not path.is_file():
@@ -153,12 +154,15 @@ def read_splits(path: Path, case_ids: Sequence[str]) -> Splits:
         data = read_json(path)
         if isinstance(data, list):
             data = {"seed": None, "cases": sorted(case_ids), "folds": [_renamed(fold) for fold in data]}
+        if not isinstance(data, dict) or "folds" not in data:
+            raise UserError(f'{path}: expected a list of folds: [{{"train": [...], "val": [...]}}, ...].')
         splits = Splits.parse(data, str(path))
     except UserError as error:
         raise error.with_advice(_WAY_OUT) from None
     _refuse_no_folds(splits, path)
     known = {*case_ids, *splits.cases}  # where the two differ, one line for all folds follows
     faults = [line for i, split in enumerate(splits.folds) for line in _faults(split, i, known, path)]
+    faults += _equal_folds(splits.folds, path)
     if set(splits.cases) != set(case_ids):
         faults.append(
             f"{path}: cases: {len(splits.cases)} listed, {len(case_ids)} in the data set, "
@@ -225,6 +229,18 @@ def _in_one_form(cases: object) -> object:
     if not isinstance(cases, list):
         return cases
     return [composed(case) if isinstance(case, str) else case for case in cases]
+
+
+def _equal_folds(folds: Sequence[Split], path: Path) -> list[str]:
+    """A line for each set of folds with the same cases. They would be one fold, trained and counted several times."""
+    alike: dict[tuple[frozenset[str], frozenset[str]], list[int]] = {}
+    for number, fold in enumerate(folds):
+        alike.setdefault(fold.sides, []).append(number)
+    return [
+        f"{path}: folds {listed(numbers)} have the same cases: expected different ones. Keep one of them."
+        for numbers in alike.values()
+        if len(numbers) > 1
+    ]
 
 
 def _faults(split: Split, number: int, known: Set[str], path: Path) -> list[str]:

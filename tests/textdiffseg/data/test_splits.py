@@ -151,3 +151,24 @@ def test_joined_folds_equal_each_data_set_s_folds_under_the_new_ids():
     nnunets = Splits(seed=None, cases=("a", "b", "c"), folds=({"train": ("a",), "validation": ("b",)},))
     fold = join_splits([(first, names[0]), (nnunets, names[1])]).folds[0]
     assert not {"2_c"} & {*fold.train, *fold.validation}  # left out there, left out here
+
+
+@pytest.mark.parametrize("content", [{"train": IDS[1:], "val": IDS[:1]}, {"0": {"train": IDS, "val": []}}, 5, None])
+def test_a_file_that_is_not_a_list_of_folds_is_one_line(tmp_path, content):
+    path = tmp_path / "splits_final.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r'expected a list of folds: \[\{"train": \[...\], "val"') as caught:
+        read_splits(path, IDS)
+    assert len(caught.value.lines) == 1
+
+
+def test_equal_folds_are_refused(tmp_path):
+    path = tmp_path / "splits_final.json"
+    folds = [{"train": IDS[2:], "val": IDS[:2]}, {"train": IDS[:2], "val": IDS[2:]}]
+    path.write_text(json.dumps(folds))
+    assert len(read_splits(path, IDS).folds) == 2
+    same = {"train": IDS[:1:-1], "val": IDS[1::-1]}  # in another order
+    path.write_text(json.dumps([*folds, same]))
+    with pytest.raises(UserError, match=r"folds 0, 2 have the same cases.*Correct the file") as caught:
+        read_splits(path, IDS)
+    assert len(caught.value.lines) == 1
