@@ -139,7 +139,9 @@ def has_identifiers(fold: FoldFolder) -> bool:
 
 def read_package(package: Path) -> Package:
     """The manifest of a packaged model. Raises `UserError` unless names, kinds and sizes of its files are right."""
-    if package.exists() and not package.is_file():
+    if not package.exists():
+        raise UserError(f"{package} does not exist. Give a packaged model, a file of tds_export_model.")
+    if not package.is_file():
         raise UserError(f"{package} is not a plain file. Give a packaged model.")
     try:
         with zip_faults_as_damage(), zipfile.ZipFile(package) as archive:
@@ -148,6 +150,8 @@ def read_package(package: Path) -> Package:
                 raise UserError(f"{package} is not a packaged model: it holds no {MANIFEST}.")
             _refuse_forms(package, entries)  # before anything is decompressed
             manifest = Package.parse_json(archive.read(MANIFEST).decode(), f"{package}: {MANIFEST}")
+    except PermissionError:
+        raise  # another copy would not help
     except (Damaged, OSError) as error:
         raise UserError(f"{package} cannot be read as a packaged model ({error}). {COPY_AGAIN}") from None
     for name in (manifest.dataset, manifest.model):

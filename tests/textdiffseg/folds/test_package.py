@@ -285,6 +285,18 @@ def beyond(content):
     return content[:start] + 2 * b"\0\0\x80\0" + content[start + 8 :]
 
 
+def test_a_package_that_is_not_there_or_may_not_be_read_is_not_called_damaged(package, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match=r"nosuch.zip does not exist\. Give a packaged model"):
+        import_model(tmp_path / "nosuch.zip", tmp_path / "model")
+
+    def refused(*_):
+        raise PermissionError(13, "Permission denied", str(package))
+
+    monkeypatch.setattr("zipfile.ZipFile.__init__", refused)
+    with pytest.raises(PermissionError):
+        import_model(package, tmp_path / "model")
+
+
 @pytest.mark.parametrize("damage", [misnamed, beyond])
 def test_a_package_that_cannot_be_decoded_is_refused_and_never_replaced(package, model, tmp_path, damage):
     content = damage(package.read_bytes())
