@@ -43,7 +43,8 @@ def alone(fold: FoldFolder) -> Iterator[None]:
     """Hold a fold's folder for this process. Raises `Busy` if another process holds it."""
     refusal = f"{fold.path}: another tds_train is at work here. Wait for it, or stop it. If there is none, delete"
     with _hold(fold.lock, f"{refusal} {fold.lock}."):
-        write_record(fold.owner, FoldOwner(host=platform.node(), process=os.getpid(), since=time.time()))
+        with _naming_folder(fold.owner.parent):
+            write_record(fold.owner, FoldOwner(host=platform.node(), process=os.getpid(), since=time.time()))
         try:
             yield
         finally:
@@ -107,7 +108,8 @@ def _hold(path: Path, refusal: str, wait_seconds: float = MAX_WAIT_SECONDS) -> I
         raise UserError(f"{path} is a link, expected a plain file: it locks this folder. Delete the link.")
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=wait_seconds)
+        with _naming_folder(path.parent):
+            lock.acquire(timeout=wait_seconds)
     except Timeout:
         raise Busy(refusal) from None
     except NotImplementedError:  # ENOSYS in filelock 3
@@ -119,6 +121,17 @@ def _hold(path: Path, refusal: str, wait_seconds: float = MAX_WAIT_SECONDS) -> I
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def _naming_folder(folder: Path) -> Iterator[None]:
+    """Give a system error the name of the folder, as a user does not know the hidden files in it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # filelock's Timeout
+            raise
+        raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
 def _planned(folder: PreprocessedFolder) -> str:

@@ -178,3 +178,14 @@ def test_only_a_file_system_without_locks_runs_without_a_lock(fold, monkeypatch,
     monkeypatch.setattr("textdiffseg.folds.lock.FileLock.acquire", failing)
     with nullcontext() if runs else pytest.raises(OSError, match=re.escape(os.strerror(number))), alone(fold):
         pass
+
+
+@pytest.mark.parametrize("function", ["textdiffseg.folds.lock.FileLock.acquire", "textdiffseg.folds.lock.write_record"])
+def test_a_folder_that_cannot_be_written_is_named_and_not_a_hidden_file_in_it(fold, monkeypatch, function):
+    def refused(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", str(fold.lock))
+
+    monkeypatch.setattr(function, refused)
+    with pytest.raises(PermissionError) as caught, alone(fold):
+        pass
+    assert caught.value.filename == str(fold.path.parent)
