@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import BinaryIO
 
 from pydantic import Field
@@ -21,6 +22,7 @@ from plans.records import Record, faults_of
 
 MAX_TEMPORARY_BYTES = 100  # of the name that a temporary name holds; file systems allow 255 in all
 _CHUNK_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 12  # of a file system; a full one may still take an empty file
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8})-([0-9]{1,10})-[0-9a-f]{16}\.tmp", re.DOTALL)
 
@@ -66,10 +68,7 @@ def replacing(path: Path) -> Iterator[Path]:
             for all programs.
     """
     path = Path(path)
-    if path.is_dir():  # also "." and "/", which have no name
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if _is_special(path):
-        raise FileExistsError(errno.EEXIST, "not the place of a plain file", str(path))
+    _refuse_special(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(temporary_name(path.name))
     try:
@@ -83,6 +82,31 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # a folder that cannot be written
             temporary.unlink(missing_ok=True)
+
+
+def check_place(path: Path) -> None:
+    """Make the folder of a file. Raises `OSError` if `replacing` would raise one after the work."""
+    _refuse_special(path)
+    check_folder(path.parent)
+
+
+def check_folder(folder: Path) -> None:
+    """Make a folder. Raises `OSError` with the folder's name unless a file can be written in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with TemporaryFile(dir=folder) as file:
+            file.write(bytes(_BLOCK_BYTES))
+            file.flush()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error
+
+
+def _refuse_special(path: Path) -> None:
+    """Raise `OSError` for the place of a folder, a device or a pipe."""
+    if path.is_dir():  # also "." and "/", which have no name
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if _is_special(path):
+        raise FileExistsError(errno.EEXIST, "not the place of a plain file", str(path))
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from plans.errors import UserError
 from plans.records import Record
 from textdiffseg import files
 from textdiffseg.files import (
+    check_place,
     hash_each,
     hash_files,
     hash_parts,
@@ -40,6 +41,23 @@ def test_a_folder_in_the_file_s_place_is_named(tmp_path):
         write_atomically(tmp_path / "plan.json", "{}")
     assert error.value.filename == str(tmp_path / "plan.json")
     assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
+
+
+def test_a_place_is_checked_before_the_work(tmp_path, full_disk):
+    check_place(tmp_path / "new" / "scores.json")
+    assert not list((tmp_path / "new").iterdir())
+    (tmp_path / "file").write_text("")
+    for path, named, error in (
+        (tmp_path / "new", tmp_path / "new", IsADirectoryError),
+        (tmp_path / "file" / "x", tmp_path / "file", FileExistsError),
+        (Path("/dev/full"), Path("/dev/full"), FileExistsError),
+    ):
+        with pytest.raises(error) as caught:
+            check_place(path)
+        assert caught.value.filename == str(named)
+    with full_disk(), pytest.raises(OSError, match="File too large") as too_large:
+        check_place(tmp_path / "scores.json")
+    assert too_large.value.filename == str(tmp_path)
 
 
 @pytest.mark.parametrize("name", [".", "..", "/"])

@@ -12,7 +12,6 @@ from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from shutil import rmtree
-from tempfile import TemporaryFile
 from threading import Event
 
 from plans.errors import UserError, listed, merged
@@ -23,7 +22,7 @@ from plans.raw.case_list import CaseList
 from plans.raw.dataset import is_plain_name
 from textdiffseg.ahead import ahead
 from textdiffseg.arguments import path_of, several
-from textdiffseg.files import temporary_folder
+from textdiffseg.files import check_folder, temporary_folder
 from textdiffseg.folds.best import why_outdated
 from textdiffseg.folds.find import find_models
 from textdiffseg.inference.memory import Kept
@@ -163,9 +162,7 @@ def output_place(out: Path, scans: int) -> tuple[Path, str | None]:
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file. Give a folder for the masks.")
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=out):
-            pass
+        check_folder(out)
     except OSError as error:
         raise UserError(f"{out} cannot be made or written ({error.strerror}). Choose another folder.") from None
     sweep([out, *(out / name for name in EXTRA_FOLDERS)])

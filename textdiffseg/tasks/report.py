@@ -6,7 +6,7 @@ from plans.errors import UserError
 from plans.raw.case_list import CaseList
 from textdiffseg.arguments import path_of
 from textdiffseg.extras import require
-from textdiffseg.files import write_atomically
+from textdiffseg.files import check_place, write_atomically
 from textdiffseg.leftovers import sweep
 from textdiffseg.progress import OnProgress, silent
 from textdiffseg.report.page import Html, Section, is_page, page
@@ -50,6 +50,7 @@ def write_report(
         raise UserError(f"{out}: the report is an HTML file. Choose a name that ends with .html.")
     if series is not None and scans is None:
         raise UserError(f"--series {series}: it chooses among the scans. Give them with --scans, or leave it out.")
+    check_place(out)
     folder = path_of(source)
     manifests = finished_manifests(folder) if folder.is_dir() else {}
     if manifests:

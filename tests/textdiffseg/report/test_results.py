@@ -258,6 +258,15 @@ def test_mistakes_are_one_line(write, tmp_path, capsys):
     assert other.read_text() == "<p>my own page</p>"
 
 
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(write, tmp_path, capsys, monkeypatch):
+    write()
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("textdiffseg.tasks.report.results_sections", lambda *_: pytest.fail("pictures were drawn"))
+    place = tmp_path / "file" / "report.html"
+    assert main(["900", "-o", str(place), "--root", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {place.parent}: ")
+
+
 def test_a_report_deletes_the_leftovers_of_killed_ones(write, tmp_path, leave_temporary):
     write()
     leftover = leave_temporary(tmp_path / "report.html")

@@ -418,7 +418,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_predicted
     def refuse(**_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("textdiffseg.tasks.predict.TemporaryFile", refuse)
+    monkeypatch.setattr("textdiffseg.files.TemporaryFile", refuse)
     with pytest.raises(UserError, match=r"cannot be made or written \(Permission denied\)"):
         output_place(tmp_path, 1)
 
