@@ -3,10 +3,14 @@
 import argparse
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from plans.layout import REPORT, SUMMARY
 from textdiffseg_cli.common import command, console, positive_float, print_lines, run, whole_number
 from textdiffseg_cli.output import add_output, print_json
+
+if TYPE_CHECKING:
+    from textdiffseg.evaluation.summary import Summary
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -81,12 +85,25 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
+    from textdiffseg.tasks.evaluate import ScoresNotWrittenError
+
+    try:
+        summary = _scores(args)
+    except ScoresNotWrittenError as error:
+        if error.summary is not None:
+            _print(error.summary, args)
+        raise
+    _print(summary, args)
+    if not args.json:
+        _print_next(args)
+
+
+def _scores(args: argparse.Namespace) -> "Summary":
     import textdiffseg as tds
     from textdiffseg_cli.bars import Bars
-    from textdiffseg_cli.tables import cases_table, comparison_table, lesions_table, summary_table
 
     with Bars(args.quiet, args.json) as bars:
-        summary = tds.evaluate(
+        return tds.evaluate(
             args.predictions,
             args.references,
             tolerance_mm=args.tolerance_mm,
@@ -98,6 +115,12 @@ def _evaluate(args: argparse.Namespace) -> None:
             csv=args.csv,
             progress=bars,
         )
+
+
+def _print(summary: "Summary", args: argparse.Namespace) -> None:
+    """Print the tables of the scores, or all scores as JSON."""
+    from textdiffseg_cli.tables import cases_table, comparison_table, lesions_table, summary_table
+
     if args.json:
         print_json(summary)
         return
@@ -116,6 +139,11 @@ def _evaluate(args: argparse.Namespace) -> None:
         out.print(line, style="dim", highlight=False)
     for note in summary.notes:
         out.print(f"Note: {note}", highlight=False)
+
+
+def _print_next(args: argparse.Namespace) -> None:
+    """Print the written files, and what can be done with the scores."""
+    out = console()
     for path in filter(None, (args.output, args.csv)):
         out.print(f"Written: {path}", highlight=False)
     if args.output is not None and args.output == args.predictions / SUMMARY:

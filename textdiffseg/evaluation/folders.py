@@ -1,6 +1,6 @@
 """Score a folder of predictions against a folder of references, file by file."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
@@ -13,15 +13,23 @@ from plans.errors import UserError, listed
 from plans.geometry import Millimetres
 from plans.layout import RawFolder
 from plans.names import normalise
-from plans.raw.annotation import Annotation, annotations_of
+from plans.raw.annotation import Annotation
 from plans.raw.header import DatasetHeader, labels_of
 from plans.regions import values_of
 from textdiffseg.evaluation.answers import PredictedLabels, ScoredLabels, scored_labels, shared_names, shared_parts
 from textdiffseg.evaluation.matching import Pair, match_files, shares_of
 from textdiffseg.evaluation.metrics import CaseScores, score_case
 from textdiffseg.evaluation.raters import energy_distances, mean_over_raters, with_distances
+from textdiffseg.evaluation.reference_labels import (
+    ReferenceLabels,
+    label_values,
+    labels_by_value,
+    names_note,
+    read_annotations,
+    read_map,
+    values_in,
+)
 from textdiffseg.evaluation.summary import Summary, summarise
-from textdiffseg.masks import LabelKey
 from textdiffseg.progress import Cancel, OnProgress, followed, never, silent
 
 if TYPE_CHECKING:
@@ -61,8 +69,10 @@ def evaluate_folders(
     labels = read_annotations(references, tuple(pairs), predictions)
     if labels is None:
         names = shared_names(manifests.values())
-        notes.append(_names_note(names))
-        labels = _labels_by_value(pairs, names, shared_parts(manifests.values()), workers)
+        notes.append(names_note(names))
+        found = label_values(pairs, workers)
+        notes += found.notes()
+        labels = labels_by_value(pairs, found, names, shared_parts(manifests.values()))
     notes += _labels_beside(predictions, labels.values)
     scored = {case: scored_labels(manifests[case], labels.values, labels.annotations[case].annotated) for case in pairs}
     notes += _notes_on_scored(scored, labels)
@@ -76,14 +86,6 @@ def evaluate_folders(
     scores = run_cases(score, tasks, list(pairs), workers)
     cases = followed(scores, "Score the cases", len(tasks), progress, cancel, attrgetter("case"))
     return summarise(tuple(cases), tolerance_mm, notes)
-
-
-@dataclass(frozen=True)
-class ReferenceLabels:
-    """The labels of the references."""
-
-    values: dict[str, int]  # in the files, by name
-    annotations: dict[str, Annotation]  # by case
 
 
 def _notes_on_scored(scored: Mapping[str, ScoredLabels], labels: ReferenceLabels) -> list[str]:
@@ -114,38 +116,6 @@ def _lesion_labels(chosen: Collection[str] | None, names: Collection[str]) -> fr
             f"{', '.join(names)}. Write each one in quotes."
         )
     return frozenset(spelling[normalise(name)] for name in chosen)
-
-
-def _names_note(names: Mapping[int, str]) -> str:
-    """A note on the origin of the labels' names, if there is no `dataset.json`."""
-    if names:
-        return (
-            "There is no dataset.json beside or above the references. The labels' names are from the predictions' JSON "
-            "files, so the references must have the same values. A label that a reference lacks counts as absent: "
-            "`annotated` in a dataset.json says what was not drawn."
-        )
-    return "There is no dataset.json beside or above the references. So labels are named by their values."
-
-
-def read_annotations(references: Path, cases: Sequence[str], predictions: Path | None = None) -> ReferenceLabels | None:
-    """The labels of the references, from `dataset.json`; None without such a file.
-
-    The file is in the references' folder, in the folder above it, or in the predictions' folder (as nnU-Net writes it).
-    """
-    folder = (references.parent if references.is_file() else references).resolve()
-    folders = [folder, folder.parent, *([] if predictions is None else [predictions])]
-    headers = (RawFolder(candidate).header for candidate in folders)
-    path = next((header for header in headers if header.is_file()), None)
-    if path is None:
-        return None
-    header = DatasetHeader.read(path)
-    faults: list[str] = []
-    table = labels_of(header, str(path), faults)
-    elsewhere = {case for field in (header.annotated, header.absent) if isinstance(field, dict) for case in field}
-    annotations = annotations_of(header, table, cases, elsewhere - set(cases), str(path), faults)
-    if faults:
-        raise UserError(*faults)
-    return ReferenceLabels({label.name: label.value for label in table.labels}, annotations)
 
 
 def _labels_beside(predictions: Path, reference_values: Mapping[str, int]) -> list[str]:
@@ -183,39 +153,6 @@ def _manifests(pairs: Mapping[str, Pair]) -> tuple[dict[str, PredictedLabels], l
     return {case: manifest or PredictedLabels() for case, manifest in manifests.items()}, [note] if foreign else []
 
 
-def _labels_by_value(
-    pairs: Mapping[str, Pair], names: Mapping[int, str], parts: Mapping[str, tuple[int, ...]], workers: int
-) -> ReferenceLabels:
-    """The labels of references without a `dataset.json`: all values in the files, with the names if known.
-
-    `parts`: the values of each label, if labels overlap.
-    """
-    values = _label_values([pair.files for pair in pairs.values()], list(pairs), workers)
-    value_of = {names.get(value, str(value)): value for value in sorted({*values, *names})}
-    all_values_of: dict[str, LabelKey] = {**value_of}
-    if parts:
-        all_values_of = {name: parts.get(name, (value,)) for name, value in value_of.items()}
-    annotation = Annotation(values=all_values_of, annotated=tuple(value_of))
-    return ReferenceLabels(value_of, dict.fromkeys(pairs, annotation))
-
-
-def _label_values(files: list[tuple[Path, ...]], cases: list[str], workers: int) -> list[int]:
-    from textdiffseg.execution import run_cases
-
-    return sorted(set().union(*run_cases(_values_of, files, cases, workers)) - {0})
-
-
-def _values_of(paths: tuple[Path, ...]) -> set[int]:
-    from textdiffseg.imaging.sources.files import read_labels
-
-    return {value for path in paths for value in _values_in(read_labels(path).array[0])}
-
-
-def _values_in(array: np.ndarray) -> set[int]:
-    """The values of an array (D, H, W). Slices are read one by one, which saves the memory of sorting all voxels."""
-    return {value for plane in array for value in np.unique(plane).tolist()}
-
-
 @dataclass(frozen=True)
 class Task:
     """One case to score."""
@@ -251,12 +188,12 @@ class CaseMaps:
 def _read_case(task: Task) -> CaseMaps:
     """The label maps of a case. `UserError` with a line for each fault: another grid, unknown values."""
     pair, annotation = task.pair, task.annotation
-    predicted, expected = _read(pair.prediction), [_read(path) for path in pair.references]
+    predicted, expected = read_map(pair.prediction), [read_map(path) for path in pair.references]
     grid = Grid(pair.references[0], expected[0].geometry)
     prediction = task.scored.translated(grid.array_of(pair.prediction, predicted))
     references = [grid.array_of(path, volume) for path, volume in zip(pair.references, expected, strict=True)]
     paths = pair.alternatives if len(references) > 1 else ()
-    alternatives = [task.scored.translated(grid.array_of(path, _read(path))) for path in paths]
+    alternatives = [task.scored.translated(grid.array_of(path, read_map(path))) for path in paths]
     ignored = () if annotation.ignore is None else (annotation.ignore,)
     faults: list[str] = []
     for path, array in zip((pair.prediction, *paths), (prediction, *alternatives), strict=True):
@@ -268,12 +205,6 @@ def _read_case(task: Task) -> CaseMaps:
     if ignored:
         references = [np.where(labels == annotation.ignore, -1, labels.astype(np.int32)) for labels in references]
     return CaseMaps(prediction, references, alternatives, grid.geometry.spacing)
-
-
-def _read(path: Path) -> "Volume":
-    from textdiffseg.imaging.sources.files import read_labels
-
-    return read_labels(path)
 
 
 @dataclass(frozen=True)
@@ -300,7 +231,7 @@ def _unknown_values(path: Path, array: np.ndarray, annotation: Annotation, ignor
     """A line if an array holds values that are neither of a label nor background nor `ignored`."""
     values = annotation.values.values() if annotation.regions is None else values_of(annotation.regions)
     allowed = {0, *values, *ignored}
-    if unknown := sorted(_values_in(array) - allowed):
+    if unknown := sorted(values_in(array) - allowed):
         if unknown == [annotation.ignore]:
             return [f"{path} has the value {annotation.ignore} (ignore), which only references may have. Correct it."]
         return [

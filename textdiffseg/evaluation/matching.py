@@ -20,11 +20,6 @@ class Pair:
     references: tuple[Path, ...]  # one, or one per rater
     alternatives: tuple[Path, ...] = ()  # beside the prediction, by their numbers
 
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The prediction and all references."""
-        return self.prediction, *self.references
-
 
 def match_files(
     predictions: Path, references: Path, partial_predictions: bool = False

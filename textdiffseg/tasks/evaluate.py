@@ -13,9 +13,18 @@ from textdiffseg.evaluation.folders import evaluate_folders
 from textdiffseg.evaluation.matching import match_files
 from textdiffseg.evaluation.summary import Summary, to_csv
 from textdiffseg.extras import require
-from textdiffseg.files import write_atomically, write_record
+from textdiffseg.failures import failure_line
+from textdiffseg.files import check_place, write_atomically, write_record
 from textdiffseg.leftovers import sweep
 from textdiffseg.progress import Cancel, OnProgress, never, silent
+
+
+class ScoresNotWrittenError(UserError):
+    """The scores are complete, but their file cannot be written."""
+
+    def __init__(self, *lines: str, summary: Summary | None = None):
+        super().__init__(*lines)
+        self.summary = summary
 
 
 @dataclass(frozen=True)
@@ -74,13 +83,16 @@ def evaluate(
         csv: a CSV file for the scores of all cases, one row per case and label.
 
     Raises `UserError` with all faults: missing predictions, unreadable files, grids or labels that differ. It needs the
-    extra `report`.
+    extra `report`. Raises `OSError` before the work if a file cannot be written, and `ScoresNotWrittenError`, which has
+    the scores, if that happens after it.
     """
     tolerance_mm, workers = positive("tolerance_mm", tolerance_mm), whole("workers", workers)
     lesions = None if lesions is None else several(lesions)
     output, csv, against = (None if path is None else path_of(path) for path in (output, csv, against))
     _refuse_names(output, csv)
     require("report", "tds_evaluate", "surface_distance")
+    for path in filter(None, (output, csv)):
+        check_place(path)
     scoring = _Scoring(path_of(references), tolerance_mm, lesions, workers, progress, cancel)
     if against is not None:
         match_files(against, scoring.references, partial_predictions=True)  # faults are found before the work
@@ -94,10 +106,14 @@ def evaluate(
 
 def _write(summary: Summary, output: Path | None, csv: Path | None = None) -> None:
     sweep({path.parent for path in (output, csv) if path is not None})
-    if output is not None:
-        write_record(output, summary)
-    if csv is not None:
-        write_atomically(csv, to_csv(summary))
+    try:
+        if output is not None:
+            write_record(output, summary)
+        if csv is not None:
+            write_atomically(csv, to_csv(summary))
+    except OSError as error:
+        line = failure_line(error, resumes=False) or f"The scores cannot be written: {error}."
+        raise ScoresNotWrittenError(line, summary=summary) from error
 
 
 def _compared(summary: Summary, other: Summary, against: str) -> Summary:

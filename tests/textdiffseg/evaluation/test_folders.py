@@ -10,7 +10,8 @@ import pytest
 
 import textdiffseg as tds
 from plans.errors import UserError
-from textdiffseg.evaluation.folders import evaluate_folders, read_annotations
+from textdiffseg.evaluation.folders import evaluate_folders
+from textdiffseg.evaluation.reference_labels import read_annotations
 from textdiffseg.evaluation.summary import Summary
 from textdiffseg.imaging.sources.files import read_labels
 from textdiffseg.imaging.volume import Geometry
@@ -111,6 +112,23 @@ def test_without_dataset_json_labels_are_values(pair, tmp_path):
     summary = evaluate_folders(predictions, lonely)
     assert list(summary.labels) == ["1", "2"]
     assert "dataset.json" in summary.notes[0]
+
+
+def test_files_without_a_common_value_are_noted(pair, tmp_path):
+    predictions, references = pair
+    lonely = tmp_path / "elsewhere" / "references"
+    shutil.copytree(references, lonely)
+    assert not any("No label value is in both" in note for note in evaluate_folders(predictions, lonely).notes)
+    for path in lonely.iterdir():
+        rewrite(path, lambda array: np.multiply(array, 10, out=array))
+    summary = evaluate_folders(predictions, lonely)
+    assert summary.mean.dice == 0
+    assert summary.notes[1].startswith(
+        "No label value is in both: the predictions have 1, 2, the references have 10, 20. So every Dice is 0."
+    )
+    for path in predictions.iterdir():
+        rewrite(path, lambda array: array.fill(0))
+    assert len(evaluate_folders(predictions, lonely).notes) == 1, "masks that are empty have no other values"
 
 
 def manifest(segmentation, **fields) -> None:
@@ -326,6 +344,31 @@ def test_the_command_prints_a_table_and_writes_the_summary(pair, tmp_path, capsy
     for word in ("dark cube", "1.0000", "tiny_03", "absent from both"):
         assert word in shown
     assert json.loads(out.read_text())["mean"]["dice"] == 1.0
+
+
+@pytest.mark.parametrize("option", ["-o", "--csv"])
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(pair, tmp_path, capsys, monkeypatch, option):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("textdiffseg.tasks.evaluate.evaluate_folders", lambda *_, **__: pytest.fail("it was scored"))
+    path = tmp_path / "file" / "scores"
+    assert evaluate.main([*map(str, pair), option, str(path)]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {path.parent}: ")
+
+
+@pytest.mark.parametrize("option", ["-o", "--csv"])
+@pytest.mark.parametrize("json_option", [[], ["--json"]])
+def test_scores_that_cannot_be_written_are_printed_before_the_error(
+    pair, tmp_path, capsys, full_disk, monkeypatch, option, json_option
+):
+    path = tmp_path / "scores"
+    monkeypatch.setattr("textdiffseg.tasks.evaluate.check_place", lambda _: None)  # the disk becomes full later
+    with full_disk():
+        assert evaluate.main([*map(str, pair), option, str(path), *json_option]) == 2
+    shown = capsys.readouterr()
+    assert "dark cube" in shown.out
+    assert "Written" not in shown.out
+    assert "larger than this shell or file system allows" in shown.err
+    assert "it resumes" not in shown.err
 
 
 def test_the_command_writes_nothing_when_it_fails(pair, tmp_path, capsys):
