@@ -16,7 +16,7 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
 from types import ModuleType
 from typing import TypeVar
@@ -100,7 +100,7 @@ def background_executor(workers: int | None) -> Iterator[Executor]:
     context = multiprocessing.get_context("spawn")
     try:
         with ProcessPoolExecutor(1, mp_context=context, initializer=_start_short_worker) as process:
-            with without_main():
+            with without_main(), _without_interrupts():
                 process.submit(int)  # it starts the process
             yield process
     except BrokenProcessPool:
@@ -118,7 +118,7 @@ def warm_up(*modules: str) -> None:
     """
     if _context().get_start_method() == "forkserver":
         forkserver.set_forkserver_preload(list(modules))
-        with _one_thread_each():
+        with _one_thread_each(), _without_interrupts():
             forkserver.ensure_running()
 
 
@@ -184,6 +184,24 @@ def _one_thread_each() -> Iterator[None]:
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Processes started in the context never get Ctrl-C, also while they import modules.
+
+    A process inherits the blocked signals. Their own handlers would come too late: an interrupted import prints its
+    traceback. In this process, Ctrl-C waits for the end of the context.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # not on Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # its start would unblock the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker() -> None:

@@ -121,6 +121,47 @@ def test_processes_do_not_run_a_script_without_a_guard_again(workers, tmp_path):
     assert (done.stdout, done.stderr) == ("[1, 2]\n3\n", "")
 
 
+SLOW_START = """
+import pathlib, sys, time
+if any("forkserver import" in argument or "spawn_main" in argument for argument in sys.orig_argv):
+    pathlib.Path("started").touch()
+    time.sleep(1)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
+@pytest.mark.parametrize(
+    "start",
+    ["warm_up('math')", "kept = background_executor(1); kept.__enter__()"],
+    ids=["fork server", "process beside the work"],
+)
+def test_ctrl_c_while_processes_start_leaves_no_traceback_of_theirs(start, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(SLOW_START)
+    code = f"""
+import os, signal, time
+from textdiffseg.execution import background_executor, warm_up
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore it
+{start}
+while not os.path.exists("started"):
+    time.sleep(0.01)
+try:
+    os.killpg(os.getpgrp(), signal.SIGINT)
+    time.sleep(10)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        start_new_session=True,
+    )
+    assert (done.stdout, done.stderr) == ("interrupted\n", "")
+
+
 def test_workers_have_one_thread_and_the_parent_keeps_its_own():
     before = dict(os.environ)
     assert set(run_cases(threads, range(4), NAMES[:4], 2)) == {("1", "1")}
