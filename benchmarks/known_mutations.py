@@ -94,8 +94,14 @@ KNOWN = (
     Known(
         "best checkpoint is the last one",
         "textdiffseg/training/loop.py",
-        'if improved or not setup.fold.checkpoint("best").is_file():',
-        "if True:",
+        'return improved or not setup.fold.checkpoint("best").is_file()',
+        "return True",
+    ),
+    Known(
+        "thin grids in bfloat16 on a CPU",
+        "textdiffseg/precision.py",
+        "1 < step >= size",
+        "1 < step > size",
     ),
     Known(
         "no gradient clipping",

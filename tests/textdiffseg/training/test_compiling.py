@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
+from textdiffseg import precision
 from textdiffseg.data.batch import Batch, batch_keys
 from textdiffseg.folds.position import TrainingPosition
 from textdiffseg.networks.model import build_model
@@ -72,6 +73,8 @@ def train(state, compiled, iterations):
 
 @pytest.mark.parametrize("preset", ["default", "unet"])
 def test_compiled_modules_equal_eager_ones_and_are_compiled_once(shapes_plan, monkeypatch, preset):
+    """In float32: only GPUs compile, and the mode for thin grids in bfloat16 on CPUs breaks graphs."""
+    monkeypatch.setattr(precision, "_cpu_has_bfloat16", lambda: False)
     monkeypatch.setattr(compiling, "SETTINGS", {"dynamic": False, "backend": "aot_eager"})
     eager, ours, messages = start(shapes_plan(preset)), start(shapes_plan(preset)), []
     compiled = compile_modules(ours.model.compilable_modules, CPU, True, messages.append)
@@ -82,8 +85,7 @@ def test_compiled_modules_equal_eager_ones_and_are_compiled_once(shapes_plan, mo
     assert 0 < graphs[0] <= 8, "whole parts, with and without gradients, not block by block"
     assert graphs[-1] == graphs[0], "nothing is compiled again, whatever a batch queries"
     for one, other in zip(expected, found, strict=True):
-        assert one == pytest.approx(other, rel=0.05), "bfloat16 where the processor has it"
-    assert expected[0] == pytest.approx(found[0], rel=0.01)
+        assert one == pytest.approx(other, rel=0.01)
     twin = copy.deepcopy(ours.model)
     assert list(twin.state_dict()) == list(eager.model.state_dict())
     twin.eval().encode_image(torch.randn(3, 1, 16, 16, 16))  # a copy for validation, whatever its shapes
