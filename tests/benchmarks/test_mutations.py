@@ -151,7 +151,7 @@ def test_tests_that_hang_are_stopped_with_what_they_started(repository, tiny, tm
     )
     code = (
         "import pathlib, time; from forking import in_turns, preload, tested; preload(['pytest'])\n"
-        f"job = lambda copy: tested(copy, ['tests/test_hang.py'], 15)\n"
+        f"job = lambda copy: tested(copy, ['tests/test_hang.py'], 6)\n"
         f"print(next(in_turns([job], [pathlib.Path({str(tiny)!r})], time.monotonic() + 60)).late)"
     )
     env = os.environ | {"PYTHONPATH": str(repository / "benchmarks")}
