@@ -77,18 +77,24 @@ class _ThinGridsInFloat32(TorchFunctionMode):
         kwargs = kwargs or {}
         if func not in CONVOLUTIONS or not torch.is_autocast_enabled("cpu") or not _is_thin(*args, **kwargs):
             return func(*args, **kwargs)
-        with float32_products(args[0].device):
-            return func(*(arg.float() if isinstance(arg, Tensor) else arg for arg in args), **kwargs).bfloat16()
+        with float32_products(torch.device("cpu")):
+            return func(*map(_float32, args), **{name: _float32(value) for name, value in kwargs.items()}).bfloat16()
 
 
-def _is_thin(x: Tensor, weight: Tensor, _bias: Tensor | None = None, stride: Any = 1, *_: object, **__: object) -> bool:
-    """Whether a convolution of x (B, C, D, H, W) has an axis that is not longer than its kernel and its stride.
+def _float32(argument: object) -> object:
+    return argument.float() if isinstance(argument, Tensor) else argument
+
+
+def _is_thin(
+    input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, *_: object, **__: object
+) -> bool:
+    """Whether a convolution of an input (B, C, D, H, W) has an axis that is not longer than its kernel and its stride.
 
     Of random convolutions in bfloat16 on such grids, a tenth had wrong gradients; of 17,000 on other grids, none.
     """
     strides = (stride,) * 3 if isinstance(stride, int) else stride
     steps = map(max, weight.shape[2:], strides)
-    return any(1 < step >= size for step, size in zip(steps, x.shape[2:], strict=True))
+    return any(1 < step >= size for step, size in zip(steps, input.shape[2:], strict=True))
 
 
 def gpu_has_bfloat16(device: torch.device) -> bool:

@@ -69,7 +69,7 @@ def _print(dataset_status: "DatasetStatus") -> None:
         for fold in preset.folds:
             if fold.state in ("interrupted", "trained"):
                 print_lines(f"To go on with fold {fold.fold}: {fold.command}")
-            elif fold.state == "damaged":
+            elif fold.state == "damaged" and fold.command:
                 print_lines(f"To make fold {fold.fold} again: {fold.command}")
     if not dataset_status.presets:
         print_lines("It is not planned yet.")

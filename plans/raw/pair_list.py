@@ -51,7 +51,7 @@ def read_pairs(path: Path) -> tuple[ListedPair, ...]:
 
 def _pairs(table: Table, names: list[str], columns: list[str], path: Path, faults: list[str]) -> Iterator[ListedPair]:
     seen: dict[str, int] = {}
-    cases = {row[names.index("case")] for _, row in table.rows}
+    cases = {dict(zip(names, row, strict=False)).get("case", "") for _, row in table.rows}
     owners: dict[Path, int] = {}
     for number, row in table.rows:
         where = f"{path}: row {number}"

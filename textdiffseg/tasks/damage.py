@@ -26,15 +26,19 @@ class Damage:
     """Why a fold can be neither resumed nor used as it is."""
 
     reason: str  # one line, with what to do
-    option: Option  # of `tds_train`: it makes the damaged files again
+    option: Option | None  # of `tds_train`: it makes the damaged files again; None: the reason has the way out
 
 
 def damage_of(fold: FoldFolder) -> Damage | None:
     """The first fault of a fold's files; None if there is none, or no checkpoint: it is then begun from the start."""
-    return _fault(_read_training, fold, "--restart") or _fault(_read_validation, fold, "--val")
+    return (
+        _fault(_read_model, fold, "--restart")
+        or _fault(_read_run, fold, None)  # the model is whole, so it must not be trained anew for them
+        or _fault(_read_validation, fold, "--val")
+    )
 
 
-def _fault(read: Callable[[FoldFolder], None], fold: FoldFolder, option: Option) -> Damage | None:
+def _fault(read: Callable[[FoldFolder], None], fold: FoldFolder, option: Option | None) -> Damage | None:
     try:
         read(fold)
     except UserError as error:
@@ -44,19 +48,24 @@ def _fault(read: Callable[[FoldFolder], None], fold: FoldFolder, option: Option)
     return None
 
 
-def _read_training(fold: FoldFolder) -> None:
-    """Raise an error if a file that the training writes cannot be read, or if its run has no latest checkpoint."""
+def _read_model(fold: FoldFolder) -> None:
+    """Raise an error if the model cannot be read, or if its run was not finished and cannot be resumed."""
     if not is_trained(fold):
         return
-    for which in CHECKPOINTS:
-        noted_position(fold, which)
+    best, latest = (fold.checkpoint(which).is_file() for which in CHECKPOINTS)
+    noted_position(fold, "best" if best else "latest")
     plan_of_fold(fold)
     TextBank.load(fold.words)
-    read_cases(fold)
-    read_log(fold.log)
-    position = position_of(fold)
-    if position is not None and not position.finished and not fold.checkpoint("latest").is_file():
+    if not latest and (position := position_of(fold)) is not None and not position.finished:
         raise only_best(fold)
+
+
+def _read_run(fold: FoldFolder) -> None:
+    """Raise an error if a file cannot be read that only the training goes on with."""
+    if is_trained(fold):
+        noted_position(fold, "latest")
+        read_cases(fold)
+        read_log(fold.log)
 
 
 def _read_validation(fold: FoldFolder) -> None:

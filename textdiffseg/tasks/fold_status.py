@@ -8,6 +8,7 @@ from typing import Literal
 
 from plans.choices import Preset, Resolution
 from plans.commands import command_line
+from plans.errors import UserError
 from plans.layout import FoldFolder
 from textdiffseg.folds.changed import current_scores
 from textdiffseg.folds.last_error import last_error
@@ -47,13 +48,16 @@ class FoldStatus:
 def fold_status(fold: FoldFolder, command: str) -> FoldStatus:
     """The state of one fold. command: `tds_train`, which begins it or goes on."""
     held, damage = is_held(fold.lock), damage_of(fold)
-    if damage is not None and not held:
-        return FoldStatus(fold.name, "damaged", command=f"{command} {damage.option}", error=damage.reason)
-    position = None if damage else position_of(fold)
+    position = None
+    with suppress(UserError, OSError):  # the damage
+        position = position_of(fold)
     now = FoldStatus(fold.name, "not begun", command=command)
     if position is not None:
         now = replace(now, iteration=position.iteration, iterations=position.total, seconds=position.seconds)
         now = replace(now, limit_seconds=position.limit_seconds)
+    if damage is not None and not held:
+        again = f"{command} {damage.option}" if damage.option else None
+        return replace(now, state="damaged", command=again, error=damage.reason)
     left = _left(position)
     if held:
         owner = owner_of(fold)

@@ -260,7 +260,9 @@ class _Work:
 
     def status(self, fold: str) -> FoldStatus:
         """The present state of a fold."""
-        return train_status(self.root, self.dataset, self.preset, "full", fold)
+        now = train_status(self.root, self.dataset, self.preset, "full", fold)
+        command = command_line("tds_run", self.dataset, "--folds", fold, preset=self.preset, root=self.root)
+        return replace(now, command=command) if now.is_open else now
 
     def all(self, chosen: Sequence[str], end: float | None) -> list[str]:
         """Do all folds. Returns the lines of errors that stopped single folds; the others are still trained.

@@ -77,10 +77,8 @@ def train(
     source, root, preset = _planned(dataset, path_of(root), preset, resolution)
     _refuse_unknown_fold(source, fold)
     target = FoldFolder.of(root, source.dataset, preset, fold, resolution)
-    with _alone(source, target), noting_error(target, Cancelled, TooShort), cuda_kernels():
-        put_back(target, report)  # a restart may have been killed before its first checkpoint
+    with _alone(source, target), _started(target, options, must_exist, only_validate, report) as started:
         split = _read_splits(source).split(fold)
-        started = is_started(target, options, must_exist, only_validate)
         plan = _check(source, target if started else None, preset, split, progress)
         if not started and not options.restart:
             _refuse_other_splits(source, target)
@@ -106,6 +104,20 @@ def _alone(source: PreprocessedFolder, fold: FoldFolder) -> Iterator[None]:
     with alone(fold):
         refuse_while_planned(source)
         yield
+
+
+@contextmanager
+def _started(
+    fold: FoldFolder, options: TrainingOptions, must_exist: bool, only_validate: bool, report: Report
+) -> Iterator[bool]:
+    """Whether the fold holds a run, with the process set for its training. An error in the context is noted.
+
+    Options that do not fit the fold are refused before: a mistyped one says nothing about the fold.
+    """
+    put_back(fold, report)  # a restart may have been killed before its first checkpoint
+    started = is_started(fold, options, must_exist, only_validate)
+    with noting_error(fold, Cancelled, TooShort), cuda_kernels():
+        yield started
 
 
 def _refuse_other_splits(source: PreprocessedFolder, new: FoldFolder) -> None:

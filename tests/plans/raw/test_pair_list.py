@@ -63,6 +63,11 @@ def test_a_scan_belongs_to_one_case_and_is_not_its_own_mask(read, rows, owner):
         read(f"case,image_0,image_1,mask\n{rows}\n")
 
 
+def test_a_short_row_is_one_line_whatever_the_order_of_columns(read):
+    with pytest.raises(UserError, match=r"list.csv: row 2: case: expected one plain file name"):
+        read("image,mask,case\na.nii.gz\n")
+
+
 def test_names_that_would_share_files_are_refused(read):
     with pytest.raises(UserError) as error:
         read(

@@ -519,7 +519,10 @@ def test_a_start_that_fails_is_noted_and_a_busy_fold_is_not(copied):
     with planning_alone(PreprocessedFolder(bank.parent), copied):
         start()
     assert "text_bank" in noted()
-    assert start(must_exist=True) == noted(), "a later failure replaces it"
+    start(must_exist=True)
+    assert "text_bank" in noted(), "a mistyped option is no failure of the fold"
+    (bank.parent / "plan.json").write_text("{")
+    assert start() == noted(), "a later failure replaces it"
 
 
 LATEST, BEST = "checkpoint_latest.safetensors", "checkpoint_best.safetensors"
@@ -528,11 +531,11 @@ LATEST, BEST = "checkpoint_latest.safetensors", "checkpoint_best.safetensors"
 @pytest.mark.parametrize(
     ("name", "option"),
     [
-        (LATEST, "--restart"),
+        (LATEST, None),
         (BEST, "--restart"),
         ("plan.json", "--restart"),
-        ("cases.json", "--restart"),
-        ("log.jsonl", "--restart"),
+        ("cases.json", None),
+        ("log.jsonl", None),
         ("text_bank.safetensors", "--restart"),
         ("sampling.json", "--val"),
         ("calibration.json", "--val"),
@@ -548,7 +551,7 @@ def test_a_damaged_file_of_one_fold_hides_and_stops_no_other(copied, monkeypatch
     assert (first.state, second.state) == ("damaged", "trained")
     assert str(path) in first.error
     assert first.error.count(".") > 1, "it has a way out"
-    assert first.command == f"tds_train {NAME} 0 --root {copied} {option}"
+    assert first.command == (f"tds_train {NAME} 0 --root {copied} {option}" if option else None)
     assert status(NAME, root=copied).next.startswith("tds_run")
     calls, lines = [], []
     monkeypatch.setattr(module, "train", lambda _, fold, **__: calls.append(fold))
@@ -558,6 +561,15 @@ def test_a_damaged_file_of_one_fold_hides_and_stops_no_other(copied, monkeypatch
     assert f"Fold 0 is left out: {first.error}" in lines
     assert first.error in caught.value.lines
     assert "Such folds fit no ensemble" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "cases.json", LATEST])
+def test_a_whole_model_is_not_trained_anew_for_a_file_beside_it(copied, name):
+    path = FoldFolder.of(copied, NAME, "default", 0).path / name
+    path.write_bytes(path.read_bytes()[:-5] if name == LATEST else b"{")
+    found = status(NAME, root=copied)
+    assert found.presets[0].folds[0].iterations > 0 or name == LATEST
+    assert "--restart" not in found.next
 
 
 def test_a_fold_that_only_the_user_can_mend_is_the_next_command(copied):

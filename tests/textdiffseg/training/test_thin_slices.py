@@ -75,6 +75,9 @@ def test_only_thin_grids_leave_bfloat16(monkeypatch):
         assert len(seen) == 1
         torch.nn.functional.conv3d(torch.zeros(1, 1, 1, 1, 1), torch.zeros(1, 1, 1, 1, 1))  # no kernel beyond a voxel
         assert len(seen) == 1
+        kernel = torch.zeros(1, 1, 3, 3, 3)
+        assert torch.nn.functional.conv3d(input=kernel, weight=kernel).dtype == torch.bfloat16
+        assert len(seen) == 2
         with torch.autocast("cpu", enabled=False):
             assert layer(torch.zeros(1, 1, 3, 5, 6)).dtype == torch.float32
     assert layer(torch.zeros(1, 1, 3, 5, 6)).dtype == torch.float32

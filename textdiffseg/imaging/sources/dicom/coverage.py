@@ -12,7 +12,8 @@ from plans.errors import UserError
 from textdiffseg.imaging.volume import Geometry
 
 MAX_OUTSIDE = 0.01  # share of a structure's voxels; an outline may run a little beyond the border of the scan
-MIN_STEPS = 2  # between slices with drawings, before their distance counts as regular
+MIN_STEPS = 3  # between slices with drawings, before their distance counts as regular
+MAX_STEP = 5  # slices; parts that lie further apart are separate, such as lymph nodes
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,10 @@ def refuse_skipped(slices: Sequence[DrawnSlice], name: str, path: Path) -> None:
     if steps.total() < MIN_STEPS:
         return
     step, count = steps.most_common(1)[0]
-    if step > 1 and 2 * count > steps.total():
+    if 1 < step <= MAX_STEP and 2 * count > steps.total():
         raise UserError(
             f"{path}: {name} was drawn on {len(numbers)} of {numbers[-1] - numbers[0] + 1} slices, mostly in steps of "
             f"{step} slices, so it would have gaps. Interpolate it in the program that drew it, such as the planning "
-            "system. If its parts are truly apart, save it as a label map."
+            "system, or choose other structures with --labels NAME=VALUE ... If its parts are truly apart, save it as "
+            "a label map."
         )

@@ -54,6 +54,7 @@ class Frame:
     spacing: tuple[float, ...] | None  # mm between rows, then between columns
     slope: float
     intercept: float
+    is_scaled: bool  # slope and intercept are in the file
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,7 @@ class Instance:
 
     def _frame(self, number: int, elements: Elements) -> Frame:
         slope = self._numbers(elements, SLOPE, 1, "RescaleSlope") or (1.0,)
+        intercept = self._numbers(elements, INTERCEPT, 1, "RescaleIntercept")
         if not slope[0]:
             raise self.wrong("RescaleSlope", "0")
         return Frame(
@@ -144,7 +146,8 @@ class Instance:
             self._numbers(elements, ORIENTATION, 6, "ImageOrientationPatient"),
             self._numbers(elements, SPACING, 2, "PixelSpacing"),
             slope[0],
-            (self._numbers(elements, INTERCEPT, 1, "RescaleIntercept") or (0.0,))[0],
+            (intercept or (0.0,))[0],
+            intercept is not None,
         )
 
     def _numbers(self, elements: Elements, tag: int, count: int, field: str) -> tuple[float, ...] | None:

@@ -38,7 +38,7 @@ def filled(
     Raises:
         UserError: an outline is malformed, or the outlines do not fit the slices of the scan.
     """
-    outlines: dict[int, list[np.ndarray]] = {}  # slice -> the distinct outlines on it
+    outlines: dict[int, _Outlines] = {}  # by slice
     left_out = 0
     for contour in contours:
         points = _points(contour, name, path)
@@ -46,11 +46,9 @@ def filled(
             left_out += len(points) > 0
             continue
         number, positions = _on_slice(points, geometry, path)
-        own = outlines.setdefault(number, [])
-        if not any(_is_copy(positions, other) for other in own):
-            own.append(positions)
+        outlines.setdefault(number, _Outlines()).add(positions)
     mask = np.zeros(geometry.shape, bool)
-    slices = [_fill(mask, number, own, geometry) for number, own in sorted(outlines.items())]
+    slices = [_fill(mask, number, own.distinct, geometry) for number, own in sorted(outlines.items())]
     refuse_lost(slices, name, path)
     refuse_skipped(slices, name, path)
     return mask, _notes(name, bool(outlines), left_out > 0, bool(mask.any()))
@@ -100,11 +98,31 @@ def _on_slice(points: np.ndarray, geometry: Geometry, path: Path) -> tuple[int, 
     return number, positions
 
 
+class _Outlines:
+    """The distinct outlines (3, N) of a slice. A thresholded structure may have hundreds of them."""
+
+    def __init__(self) -> None:
+        self.distinct: list[np.ndarray] = []
+        self._places: dict[tuple[int, ...], list[np.ndarray]] = {}  # by the rounded lowest corner of their box
+
+    def add(self, positions: np.ndarray) -> None:
+        """Add an outline, unless it is a copy of another one."""
+        corner = np.floor(positions.min(axis=1)[1:]).astype(int)  # copies lie in the same cell, or in one beside it
+        near = (
+            other
+            for row in range(corner[0] - 1, corner[0] + 2)
+            for column in range(corner[1] - 1, corner[1] + 2)
+            for other in self._places.get((row, column), ())
+        )
+        if not any(_is_copy(positions, other) for other in near):
+            self.distinct.append(positions)
+            self._places.setdefault((corner[0], corner[1]), []).append(positions)
+
+
 def _is_copy(positions: np.ndarray, other: np.ndarray) -> bool:
     """Whether two outlines (3, N) have the same points. Their starts and directions may differ."""
-    for edge in (np.min, np.max):  # quick, and false for most pairs
-        if np.abs(edge(positions, axis=1) - edge(other, axis=1)).max() > MAX_COPY_VOXELS:
-            return False
+    if np.abs(positions.max(axis=1) - other.max(axis=1)).max() > MAX_COPY_VOXELS:  # quick, and true for most pairs
+        return False
     pairs = ((positions.T, other.T), (other.T, positions.T))
     return max(directed_hausdorff(*pair)[0] for pair in pairs) <= MAX_COPY_VOXELS
 

@@ -117,6 +117,12 @@ def _refuse_mixed(series: Series, frames: Sequence[Frame], where: str) -> None:
                 f"{where}: a lookup table maps its values ({name}), which is not read. Export it with RescaleSlope "
                 "and RescaleIntercept."
             )
+    if (plain := [frame for frame in frames if not frame.is_scaled]) and len(plain) < len(frames):
+        name = plain[0].instance.source.name
+        raise UserError(
+            f"{where}: {len(plain)} of its {len(frames)} slices have no RescaleIntercept ({name}), so their values "
+            "are of another scale. Export the series again."
+        )
     spacings = np.array([frame.spacing or (0.0, 0.0) for frame in frames])
     if np.abs(spacings - spacings[0]).max() > 1e-4 * spacings.max(initial=0):
         raise UserError(
