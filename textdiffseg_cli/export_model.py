@@ -1,6 +1,7 @@
 """`tds_export_model`: write a trained model to one file."""
 
 import argparse
+import shlex
 from pathlib import Path
 
 from textdiffseg_cli.common import add_model, add_root, command, print_lines, run
@@ -52,4 +53,4 @@ def _export(args: argparse.Namespace) -> None:
     size = args.output.stat().st_size / 1e6
     print_lines(f"Written: {args.output} ({size:.1f} MB): {package.dataset}, {package.model}, {', '.join(folds)}.")
     print_lines("It holds the ids of cases." if package.identifiers else "It holds no ids of cases.")
-    print_lines(f"Next, on another machine: tds_import_model {args.output.name}")
+    print_lines(f"Next, on another machine: {shlex.join(['tds_import_model', args.output.name])}")

@@ -41,12 +41,14 @@ class Initial:
     weights: dict[str, Tensor]  # by name in the new network
     share: float  # of the new network's numbers
     kept: tuple[str, ...]  # labels that both models know
+    may_know: bool = False  # it is of the same data set, but a package has not said which cases it was trained on
 
     @property
     def note(self) -> str:
         """A sentence for the user."""
         labels = f"labels that it knows: {listed(self.kept)}" if self.kept else "it knows none of these labels"
-        return f"Starts from {self.source.path}: {self.share:.0%} of the weights; {labels}."
+        leak = " It holds no ids of cases. If it was trained on validation cases of this fold, the scores are too high."
+        return f"Starts from {self.source.path}: {self.share:.0%} of the weights; {labels}.{leak * self.may_know}"
 
 
 def initial_weights(
@@ -84,7 +86,8 @@ def initial_weights(
     for name in weights:
         if name.endswith(HEAD) and shared:
             weights[name] = keeping(weights[name], *_vectors(source_bank, bank, shared))
-    return Initial(source, hash_weights(source, "best") or "", weights, share, tuple(shared))
+    may_know = fold.name != ALL and not source.cases.is_file() and share_data(source_plan.dataset, cases.dataset)
+    return Initial(source, hash_weights(source, "best") or "", weights, share, tuple(shared), may_know)
 
 
 def _equal_weights(

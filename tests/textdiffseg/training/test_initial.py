@@ -1,5 +1,7 @@
 """Starting from the weights of a trained model whose labels, words and channels differ."""
 
+import shutil
+
 import pytest
 import torch
 
@@ -139,6 +141,21 @@ def test_a_fold_that_was_trained_on_the_validation_cases_is_no_start(model, prep
     with pytest.raises(UserError, match=r"fold_0 was trained on 1 validation cases of fold 1 \(a\)"):
         loop.train_fold(preprocessed, turned, FoldFolder(tmp_path / "fold_1"), options)
     loop.train_fold(preprocessed, turned, FoldFolder(tmp_path / "fold_all"), options)
+
+
+def test_a_package_of_the_same_data_set_without_cases_may_know_the_validation_cases(model, shapes_plan, tmp_path):
+    copy = shutil.copytree(model, tmp_path / "model")
+    (copy / "fold_0" / "cases.json").unlink()
+    plan, bank = shapes_plan("unet"), TextBank.load(FoldFolder(model / "fold_0").words)
+
+    def note(source, dataset, name="1"):
+        cases = FoldCases.of(dataset, ("b",), ("a",))
+        weights = build_model(plan).state_dict()
+        return initial_weights(source, FoldFolder(tmp_path / f"fold_{name}"), cases, plan, bank, weights).note
+
+    assert "the scores are too high" in note(copy, plan.dataset)
+    for other in (note(copy, "Dataset001_Other"), note(copy, plan.dataset, "all")):
+        assert "too high" not in other
 
 
 @pytest.mark.parametrize(
