@@ -22,7 +22,6 @@ from textdiffseg.evaluation.summary import Summary
 from textdiffseg.files import FileHash, hash_once, naming, replacing, temporary_name
 from textdiffseg.folds.agreement import check_together
 from textdiffseg.folds.calibration import read_calibration
-from textdiffseg.folds.cases import refuse_copies
 from textdiffseg.folds.changed import own_scores
 from textdiffseg.folds.ensemble import chosen_folds
 from textdiffseg.folds.plans import plan_of_fold
@@ -61,7 +60,7 @@ def export_model(
         keep_identifiers: keep the ids of the training and validation cases.
     """
     folds = chosen_folds(folder, names, "best")
-    refuse_copies(folds, "best")
+    check_together(folds, "best")
     if other := [fold.path for fold in folds if not FOLD_NAME.fullmatch(fold.path.name)]:
         raise UserError(f"{other[0]}: expected the name of a fold (fold_0, ..., fold_all). Rename the folder.")
     contents = {
@@ -240,10 +239,10 @@ def _refuse_unreadable(model: Path, manifest: Package, package: Path) -> None:
         raise UserError(f"{package} holds no trained model, or a fold without its weights. Export the model again.")
     try:
         chosen_folds(model, None, "best")
+        check_together(folds, "best")
         for fold in folds:
             if Plan.read(fold.plan).dataset != manifest.dataset:
                 raise UserError(f"{fold.plan} is not of {manifest.dataset}, as {MANIFEST} says. Do not use this file.")
-            check_together([fold], "best")
             read_sampling(fold)  # these raise if a record cannot be read
             read_calibration(fold)
             read_postprocessing(fold, "best")

@@ -111,6 +111,26 @@ def test_what_is_exported_can_be_imported(model, tmp_path):
         export_model(model, tmp_path / "copy.zip")
 
 
+def test_folds_that_are_no_ensemble_are_not_exported(model, tmp_path):
+    plan = model / "fold_1" / "plan.json"
+    content = json.loads(plan.read_text())
+    plan.write_text(json.dumps(content | {"spacing": [9.0, 9.0, 9.0]}))
+    with pytest.raises(UserError, match=r"differs from \S*fold_0/plan.json in spacing"):
+        export_model(model, tmp_path / "two.zip")
+    assert not (tmp_path / "two.zip").exists()
+
+
+def test_a_package_whose_folds_are_copies_is_not_imported(model, tmp_path, monkeypatch):
+    shutil.rmtree(model / "fold_1")
+    shutil.copytree(model / "fold_0", model / "fold_1")
+    monkeypatch.setattr("textdiffseg.folds.package.check_together", lambda *_: None)
+    export_model(model, tmp_path / "two.zip")
+    monkeypatch.undo()
+    with pytest.raises(UserError, match=r"two.zip: fold_1 is a copy of .*fold_0"):
+        import_model(tmp_path / "two.zip", tmp_path / "imported")
+    assert not (tmp_path / "imported").exists()
+
+
 def import_into(package, folder):
     import_model(package, folder)
     return folder
