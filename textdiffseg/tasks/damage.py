@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from plans.errors import UserError
@@ -38,7 +39,7 @@ def damage_of(fold: FoldFolder) -> Damage | None:
     )
 
 
-def _fault(read: Callable[[FoldFolder], None], fold: FoldFolder, option: Option | None) -> Damage | None:
+def _fault(read: Callable[[FoldFolder], object], fold: FoldFolder, option: Option | None) -> Damage | None:
     try:
         read(fold)
     except UserError as error:
@@ -52,18 +53,21 @@ def _read_model(fold: FoldFolder) -> None:
     """Raise an error if the model cannot be read, or if its run was not finished and cannot be resumed."""
     if not is_trained(fold):
         return
-    best, latest = (fold.checkpoint(which).is_file() for which in CHECKPOINTS)
-    noted_position(fold, "best" if best else "latest")
+    found = [which for which in CHECKPOINTS if fold.checkpoint(which).is_file()]
+    faults = list(filter(None, (_fault(partial(noted_position, which=which), fold, None) for which in found)))
+    if len(faults) == len(found):  # else one of them is made of the other, or is not needed
+        raise UserError(faults[0].reason)
     plan_of_fold(fold)
     TextBank.load(fold.words)
-    if not latest and (position := position_of(fold)) is not None and not position.finished:
+    if "latest" not in found and (position := position_of(fold)) is not None and not position.finished:
         raise only_best(fold)
 
 
 def _read_run(fold: FoldFolder) -> None:
     """Raise an error if a file cannot be read that only the training goes on with."""
     if is_trained(fold):
-        noted_position(fold, "latest")
+        for which in CHECKPOINTS:
+            noted_position(fold, which)
         read_cases(fold)
         read_log(fold.log)
 

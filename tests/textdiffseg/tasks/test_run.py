@@ -532,7 +532,7 @@ LATEST, BEST = "checkpoint_latest.safetensors", "checkpoint_best.safetensors"
     ("name", "option"),
     [
         (LATEST, None),
-        (BEST, "--restart"),
+        (BEST, None),
         ("plan.json", "--restart"),
         ("cases.json", None),
         ("log.jsonl", None),
@@ -563,13 +563,22 @@ def test_a_damaged_file_of_one_fold_hides_and_stops_no_other(copied, monkeypatch
     assert "Such folds fit no ensemble" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["log.jsonl", "cases.json", LATEST])
+@pytest.mark.parametrize("name", ["log.jsonl", "cases.json", LATEST, BEST])
 def test_a_whole_model_is_not_trained_anew_for_a_file_beside_it(copied, name):
     path = FoldFolder.of(copied, NAME, "default", 0).path / name
-    path.write_bytes(path.read_bytes()[:-5] if name == LATEST else b"{")
+    path.write_bytes(path.read_bytes()[:-5] if name in (LATEST, BEST) else b"{")
     found = status(NAME, root=copied)
     assert found.presets[0].folds[0].iterations > 0 or name == LATEST
+    assert found.presets[0].folds[0].command is None
     assert "--restart" not in found.next
+
+
+def test_a_fold_without_a_checkpoint_that_can_be_read_is_trained_again(copied):
+    fold = FoldFolder.of(copied, NAME, "default", 0)
+    for which in ("best", "latest"):
+        path = fold.checkpoint(which)
+        path.write_bytes(path.read_bytes()[:-5])
+    assert status(NAME, root=copied).presets[0].folds[0].command.endswith("--restart")
 
 
 def test_a_fold_that_only_the_user_can_mend_is_the_next_command(copied):
