@@ -12,9 +12,8 @@ import numpy as np
 
 from plans.errors import UserError, printable
 from textdiffseg.extras import require
-from textdiffseg.imaging.sources.dicom.elements import Wanted, read_header
+from textdiffseg.imaging.sources.dicom.elements import CLASS, Wanted, read_header
 from textdiffseg.imaging.sources.dicom.files import DicomFile, is_slice
-from textdiffseg.imaging.sources.dicom.instances import CLASS
 from textdiffseg.imaging.sources.dicom.outlines import filled
 from textdiffseg.imaging.sources.dicom.segments import MALFORMED, drawn, frames_of
 from textdiffseg.imaging.sources.streams import Damaged

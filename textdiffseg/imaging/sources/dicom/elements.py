@@ -15,7 +15,8 @@ IMPLICIT, EXPLICIT, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.
 DEFLATED = "1.2.840.10008.1.2.1.99"
 PIXEL_DATA = (0x7FE00008, 0x7FE00009, 0x7FE00010)  # in single precision, in double precision, whole numbers
 UNDEFINED = 0xFFFFFFFF  # length of an element that ends with a delimiter
-_SYNTAX = 0x00020010
+_MEDIA_CLASS, _SYNTAX = 0x00020002, 0x00020010
+CLASS = 0x00080016
 # The usual first elements of files without a preamble, of group 2 or 8.
 _FIRST = {bytes((2, 0, number, 0)) for number in (0, 1, 2, 16)} | {bytes((8, 0, number, 0)) for number in (0, 5, 8, 22)}
 _DELIMITERS = 0xFFFE  # group
@@ -71,9 +72,9 @@ def read_header(file: BinaryIO, size: int, wanted: Wanted) -> Header:
         raise Damaged("it ends too early")
     if not any(source.peek(4)):  # no element has the tag 0, but a slice on a bad disk may become zeros
         raise Damaged("it begins with zeros")
-    syntax = _read_syntax(source)
+    syntax, sop_class = _read_meta(source)
     if syntax == DEFLATED:
-        return Header({}, syntax, None)
+        return Header({CLASS: sop_class}, syntax, None)
     reader = _Reader(source, ">" if syntax == BIG_ENDIAN else "<", syntax != IMPLICIT, wanted)
     elements, pixels, length = reader.elements()
     return Header(elements, syntax, pixels, source.position, length)
@@ -97,18 +98,18 @@ def _skip_fragments(source: "_Bytes") -> None:
         source.skip(length)
 
 
-def _read_syntax(source: "_Bytes") -> str:
-    """The transfer syntax, from the file's meta information if it has some."""
-    meta, syntax = _Reader(source, "<", True, Wanted(())), ""
+def _read_meta(source: "_Bytes") -> tuple[str, bytes]:
+    """The transfer syntax and the SOP class, from the file's meta information if it has some."""
+    meta, syntax, sop_class = _Reader(source, "<", True, Wanted(())), "", b""
     while source.peek(2) == b"\x02\0":
         tag, _, length = meta.head()
         if tag == _SYNTAX:
             syntax = meta.value(length).decode("ascii", "replace").strip(" \0")
+        elif tag == _MEDIA_CLASS:
+            sop_class = meta.value(length)
         else:
             source.skip(length)
-    if syntax:
-        return syntax
-    return EXPLICIT if source.peek(6)[4:].isupper() else IMPLICIT
+    return syntax or (EXPLICIT if source.peek(6)[4:].isupper() else IMPLICIT), sop_class
 
 
 class _Bytes:

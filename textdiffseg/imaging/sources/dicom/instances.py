@@ -11,12 +11,12 @@ from functools import cached_property
 from math import isfinite
 
 from plans.errors import UserError
-from textdiffseg.imaging.sources.dicom.elements import DEFLATED, Elements, Header, Wanted, read_header
+from textdiffseg.imaging.sources.dicom.elements import CLASS, DEFLATED, Elements, Header, Wanted, read_header
 from textdiffseg.imaging.sources.dicom.files import DicomSource
 from textdiffseg.imaging.sources.formats import START_BYTES, wrong_ending
 from textdiffseg.imaging.sources.streams import Damaged, zip_faults_as_damage
 
-IMAGE_TYPE, CLASS, INSTANCE, MODALITY, THICKNESS = 0x00080008, 0x00080016, 0x00080018, 0x00080060, 0x00180050
+IMAGE_TYPE, INSTANCE, MODALITY, THICKNESS = 0x00080008, 0x00080018, 0x00080060, 0x00180050
 STUDY, SERIES, SERIES_NUMBER, FRAME_OF_REFERENCE = 0x0020000D, 0x0020000E, 0x00200011, 0x00200052
 PATIENT_ID = 0x00100020  # compared, and never shown
 POSITION, ORIENTATION, SPACING = 0x00200032, 0x00200037, 0x00280030
@@ -168,10 +168,13 @@ def read_instance(source: DicomSource) -> Instance | None:
     try:
         with source.open() as file, zip_faults_as_damage():
             header = read_header(file, source.size, _WANTED)
-        if header.syntax == DEFLATED:
-            raise Damaged("its header is compressed, which is not read")
         instance = Instance(source, header)
         sop_class = instance.text(CLASS)
+        if header.syntax == DEFLATED and sop_class in ("", *_IMAGES):
+            raise UserError(
+                f"{source.name}: its header is compressed (Deflated Explicit VR), which is not read. Export it "
+                "uncompressed."
+            )
         if header.pixels is None and sop_class in _IMAGES:
             raise Damaged("it ends before its pixels")
     except Damaged as error:

@@ -316,3 +316,14 @@ def test_a_compressed_picture_larger_than_its_header_declares_is_not_unpacked(tm
             decompressor.values(huge, 6144)
         assert decompressor.values(content, 6144).size == 3072
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss <= max(before, 1_500_000), "kB"
+
+
+def test_a_compressed_report_beside_the_slices_is_left_out(tmp_path, write_series, voxels):
+    """The file's meta information, which is never compressed, says that it is no image."""
+    folder = write_series(tmp_path / "in", voxels)
+    sop_class, syntax = b"1.2.840.10008.5.1.4.1.1.88.11\0", b"1.2.840.10008.1.2.1.99"
+    meta = b"".join(
+        struct.pack("<HH2sH", 2, tag, b"UI", len(value)) + value for tag, value in ((2, sop_class), (16, syntax))
+    )
+    (folder / "report.dcm").write_bytes(bytes(128) + b"DICM" + meta + b"compressed")
+    assert read_volume((folder,)).array.shape[1:] == voxels.shape
