@@ -51,11 +51,11 @@ def read_pairs(path: Path) -> tuple[ListedPair, ...]:
 
 def _pairs(table: Table, names: list[str], columns: list[str], path: Path, faults: list[str]) -> Iterator[ListedPair]:
     seen: dict[str, int] = {}
-    cases = {dict(zip(names, row, strict=False)).get("case", "") for _, row in table.rows}
+    rows = [(number, row, dict(zip(names, row, strict=False))) for number, row in table.rows]
+    cases = {values.get("case", "") for _, _, values in rows}
     owners: dict[Path, int] = {}
-    for number, row in table.rows:
+    for number, row, values in rows:
         where = f"{path}: row {number}"
-        values = dict(zip(names, row, strict=False))
         case, mask = values.get("case", ""), values.get("mask", "")
         channels = [values.get(name, "") for name in columns]
         while len(channels) > 1 and not channels[-1]:

@@ -32,6 +32,8 @@ class Damage:
 
 def damage_of(fold: FoldFolder) -> Damage | None:
     """The first fault of a fold's files; None if there is none, or no checkpoint: it is then begun from the start."""
+    if not is_trained(fold):
+        return None
     return (
         _fault(_read_model, fold, "--restart")
         or _fault(_read_run, fold, None)  # the model is whole, so it must not be trained anew for them
@@ -51,8 +53,6 @@ def _fault(read: Callable[[FoldFolder], object], fold: FoldFolder, option: Optio
 
 def _read_model(fold: FoldFolder) -> None:
     """Raise an error if the model cannot be read, or if its run was not finished and cannot be resumed."""
-    if not is_trained(fold):
-        return
     found = [which for which in CHECKPOINTS if fold.checkpoint(which).is_file()]
     faults = list(filter(None, (_fault(partial(noted_position, which=which), fold, None) for which in found)))
     if len(faults) == len(found):  # else one of them is made of the other, or is not needed
@@ -65,17 +65,14 @@ def _read_model(fold: FoldFolder) -> None:
 
 def _read_run(fold: FoldFolder) -> None:
     """Raise an error if a file cannot be read that only the training goes on with."""
-    if is_trained(fold):
-        for which in CHECKPOINTS:
-            noted_position(fold, which)
-        read_cases(fold)
-        read_log(fold.log)
+    for which in CHECKPOINTS:
+        noted_position(fold, which)
+    read_cases(fold)
+    read_log(fold.log)
 
 
 def _read_validation(fold: FoldFolder) -> None:
     """Raise an error if a file that the validation writes cannot be read."""
-    if not is_trained(fold):
-        return
     if fold.sampling.is_file():
         Sampling.read(fold.sampling, VALIDATE_AGAIN)
     if fold.calibration.is_file():

@@ -520,7 +520,7 @@ def test_a_start_that_fails_is_noted_and_a_busy_fold_is_not(copied):
         start()
     assert "text_bank" in noted()
     start(must_exist=True)
-    assert "text_bank" in noted(), "a mistyped option is no failure of the fold"
+    assert "text_bank" in noted(), "the error of a mistyped option is not kept"
     (bank.parent / "plan.json").write_text("{")
     assert start() == noted(), "a later failure replaces it"
 

@@ -31,7 +31,7 @@ def structure_names(source: CaseSource) -> tuple[str, ...]:
 
 
 def unheld(gaps: Sequence[LabelGap], sources: Sources, left_out: Sequence[str]) -> Iterator[str]:
-    """A line for each label that no mask holds, and one for the structures that are no labels for this reason."""
+    """A line for each label that no mask holds. `left_out`: structures without a voxel, which get no label."""
     names = list(dict.fromkeys(name for source in sources.cases for name in structure_names(source)))
     known = {normalise(name) for name in names}
     for gap in gaps:

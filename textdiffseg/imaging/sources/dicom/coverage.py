@@ -11,6 +11,7 @@ import numpy as np
 from plans.errors import UserError
 from textdiffseg.imaging.volume import Geometry
 
+MAX_OFFSET_VOXELS = 0.25  # of an outline from its slice, and of a pixel from the nearest voxel of the scan
 MAX_OUTSIDE = 0.01  # share of a structure's voxels; an outline may run a little beyond the border of the scan
 MIN_STEPS = 3  # between slices with drawings, before their distance counts as regular
 MAX_STEP = 5  # slices; parts that lie further apart are separate, such as lymph nodes
@@ -33,21 +34,24 @@ def distance_from_scan(positions: np.ndarray, geometry: Geometry) -> float:
     return float(np.linalg.norm(beyond, axis=0).max(initial=0))
 
 
-def refuse_lost(slices: Sequence[DrawnSlice], name: str, path: Path) -> None:
+def refuse_unfit(slices: Sequence[DrawnSlice], name: str, path: Path) -> None:
+    """Raise `UserError` for a structure that does not fit the slices of the scan: it would be cut, or have gaps."""
+    _refuse_lost(slices, name, path)
+    _refuse_skipped(slices, name, path)
+
+
+def _refuse_lost(slices: Sequence[DrawnSlice], name: str, path: Path) -> None:
     """Raise `UserError` if a share of the structure lies outside the scan, where it would be lost."""
     voxels, outside = sum(one.voxels for one in slices), sum(one.outside for one in slices)
     if outside > MAX_OUTSIDE * voxels:
+        farthest = max(one.distance_mm for one in slices)
         raise UserError(
-            f"{path}: {outside / voxels:.0%} of {name} lie outside the scan, up to {_farthest(slices):.4g} mm from it. "
+            f"{path}: {outside / voxels:.0%} of {name} lie outside the scan, up to {farthest:.4g} mm from it. "
             "Give the scan on which it was drawn, or choose other structures with --labels NAME=VALUE ..."
         )
 
 
-def _farthest(slices: Sequence[DrawnSlice]) -> float:
-    return max(one.distance_mm for one in slices)
-
-
-def refuse_skipped(slices: Sequence[DrawnSlice], name: str, path: Path) -> None:
+def _refuse_skipped(slices: Sequence[DrawnSlice], name: str, path: Path) -> None:
     """Raise `UserError` for a structure that was drawn on every second slice, or every third, and so on.
 
     That is so if more than half of the steps between neighbouring drawings are n slices long, with n above 1. Parts

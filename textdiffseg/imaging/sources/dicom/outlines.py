@@ -13,13 +13,12 @@ from scipy.spatial.distance import directed_hausdorff
 
 from plans.errors import UserError
 from textdiffseg.imaging.grids import MAX_ORIGIN_MM
-from textdiffseg.imaging.sources.dicom.coverage import DrawnSlice, distance_from_scan, refuse_lost, refuse_skipped
+from textdiffseg.imaging.sources.dicom.coverage import MAX_OFFSET_VOXELS, DrawnSlice, distance_from_scan, refuse_unfit
 from textdiffseg.imaging.volume import Geometry, describe
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-MAX_OFFSET_VOXELS = 0.25  # of an outline from the nearest slice
 MAX_COPY_VOXELS = 0.05  # between the points of an outline and of its copy, which may be rounded
 MIN_POINTS = 3  # of an outline with an area
 
@@ -49,8 +48,7 @@ def filled(
         outlines.setdefault(number, _Outlines()).add(positions)
     mask = np.zeros(geometry.shape, bool)
     slices = [_fill(mask, number, own.distinct, geometry) for number, own in sorted(outlines.items())]
-    refuse_lost(slices, name, path)
-    refuse_skipped(slices, name, path)
+    refuse_unfit(slices, name, path)
     return mask, _notes(name, bool(outlines), left_out > 0, bool(mask.any()))
 
 

@@ -10,13 +10,12 @@ import numpy as np
 
 from plans.errors import UserError
 from textdiffseg.imaging.grids import MAX_ORIGIN_MM
-from textdiffseg.imaging.sources.dicom.coverage import DrawnSlice, distance_from_scan, refuse_lost, refuse_skipped
+from textdiffseg.imaging.sources.dicom.coverage import MAX_OFFSET_VOXELS, DrawnSlice, distance_from_scan, refuse_unfit
 from textdiffseg.imaging.volume import Geometry, describe
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-MAX_OFFSET_VOXELS = 0.25  # of a pixel from the nearest voxel of the scan
 # pydicom decodes a value when it is read, so any access may find a damaged one.
 MALFORMED = (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, NotImplementedError, struct.error)
 
@@ -89,8 +88,7 @@ def drawn(frames: Sequence[Frame], number: int, name: str, geometry: Geometry, p
         if frame.segment is None or frame.segment == number:
             pixels = frame.pixels == number if frame.segment is None else frame.pixels
             slices += _draw_on_slice(pixels, frame.plane, mask, geometry, path)
-    refuse_lost(slices, name, path)
-    refuse_skipped(slices, name, path)
+    refuse_unfit(slices, name, path)
     return mask
 
 

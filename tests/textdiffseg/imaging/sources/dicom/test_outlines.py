@@ -12,7 +12,7 @@ from pydicom import Dataset
 
 from plans.errors import UserError
 from textdiffseg.imaging.sources.dicom import outlines
-from textdiffseg.imaging.sources.dicom.coverage import DrawnSlice, refuse_skipped
+from textdiffseg.imaging.sources.dicom.coverage import DrawnSlice, refuse_unfit
 from textdiffseg.imaging.sources.dicom.outlines import filled
 from textdiffseg.imaging.volume import Geometry
 
@@ -138,7 +138,7 @@ def test_parts_that_lie_apart_are_a_structure(numbers):
 def test_structures_that_lie_far_apart_are_not_a_skipped_slice(step, fault):
     slices = [DrawnSlice(number, 9, 0, 0.0) for number in range(0, 4 * step, step)]
     with pytest.raises(UserError) if fault else contextlib.nullcontext():
-        refuse_skipped(slices, "nodes", Path("a.dcm"))
+        refuse_unfit(slices, "nodes", Path("a.dcm"))
 
 
 def test_hundreds_of_outlines_are_compared_with_their_neighbours_alone(monkeypatch):

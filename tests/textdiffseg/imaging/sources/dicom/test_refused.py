@@ -319,7 +319,7 @@ def test_a_compressed_picture_larger_than_its_header_declares_is_not_unpacked(tm
 
 
 def test_a_compressed_report_beside_the_slices_is_left_out(tmp_path, write_series, voxels):
-    """The file's meta information, which is never compressed, says that it is no image."""
+    """The first part of a DICOM file is never compressed. Here it says that the file is a report."""
     folder = write_series(tmp_path / "in", voxels)
     sop_class, syntax = b"1.2.840.10008.5.1.4.1.1.88.11\0", b"1.2.840.10008.1.2.1.99"
     meta = b"".join(
