@@ -596,6 +596,12 @@ def test_a_fold_that_only_the_user_can_mend_is_the_next_command(copied):
     assert found.next == found.presets[0].folds[0].command == f"tds_train {NAME} 0 --root {copied} --restart"
 
 
+def test_an_open_fold_is_gone_on_with_by_tds_run(copied, monkeypatch):
+    FoldFolder.of(copied, NAME, "default", 1).validated.unlink()
+    monkeypatch.setattr(module, "train", lambda *_, **__: None)
+    assert run(NAME, root=copied).folds[1].command == f"tds_run {NAME} --folds 1 --root {copied}"
+
+
 def test_a_copied_fold_with_its_best_checkpoint_alone_is_validated(copied, monkeypatch):
     fold = FoldFolder.of(copied, NAME, "default", 0)
     fold.checkpoint("latest").unlink()
