@@ -68,6 +68,24 @@ KNOWN = (
         "r_0 = z_0 - posterior.mean",
     ),
     Known(
+        "factors trained on the mean instead of the likelihood of their draws",
+        "textdiffseg/training/factor_likelihood.py",
+        "(math.log(len(log_p)) - log_p.logsumexp(0)).mean()",
+        "-log_p.mean()",
+    ),
+    Known(
+        "denoiser trained around the mask instead of the likeliest draw",
+        "textdiffseg/training/objectives.py",
+        "sampler = likeliest(sampler, draws.factors, log_p)",
+        "pass",
+    ),
+    Known(
+        "windows of a sample with their own factors",
+        "textdiffseg/inference/samples.py",
+        "factors = fitted_to(factors, loadings, known, where.to(loadings.device))",
+        "pass",
+    ),
+    Known(
         "one schedule of the learning rate for both stages",
         "textdiffseg/folds/position.py",
         "first, last = (split, self.total) if self.trains_sampler else (self.start.iteration, split)",
@@ -142,8 +160,8 @@ KNOWN = (
     Known(
         "noise flipped under mirroring",
         "textdiffseg/inference/predictor.py",
-        "segmenter.logits(mirrored_patches, mirrored_queries, z_T, self.steps)",
-        "segmenter.logits(mirrored_patches, mirrored_queries, z_T.flip([dim + 1 for dim in dims]), self.steps)",
+        "segmenter.logits(mirrored_patches, mirrored_queries, z_T, self.steps, factors)",
+        "segmenter.logits(mirrored_patches, mirrored_queries, z_T.flip(-1), self.steps, factors)",
     ),
     Known(
         "linear instead of cubic resampling",

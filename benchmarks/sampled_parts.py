@@ -1,13 +1,16 @@
 """The two rows of parts.py on diffusion samples: does the denoiser read its latent, and do samples vary as they should?
 
 - `passthrough`: a true latent is decoded with skips. Before, its residual is noised to log SNR +4 (98% of it is signal)
-  by the model's own schedule and denoised once. Dice against the reference (bar: at least 0.92). A denoiser that does
+  by the model's own schedule and denoised once. It is the residual that the likeliest of ten draws of the common
+  factors leaves, as in training. Dice against the reference (bar: at least 0.92). A denoiser that does
   not read its latent returns the mask instead.
 - `exchangeability`: eight samples of the plan's steps. If a sample were a second annotator, it would agree with another
   sample as well as with the reference (bar: both mean Dice differ by at most 0.02). The control is the mask: a sample's
-  Dice is at most 0.04 lower.
+  Dice is at most 0.04 lower. Two controls draw the same factors: `factors_alone` adds nothing to them, and
+  `noise_alone` adds noise of the same spread, without a denoiser.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -17,6 +20,7 @@ from stored import Scan, dice, mean, predict, score
 from torch import Tensor
 
 from plans.plan import Plan
+from plans.planning.memory import FACTOR_DRAWS
 from textdiffseg.diffusion.noise import smooth_noise
 from textdiffseg.diffusion.schedule import LogSnrSchedule, log_snr_schedule
 from textdiffseg.folds.sampling import PredictionSettings
@@ -24,10 +28,13 @@ from textdiffseg.inference.predictor import Predictor
 from textdiffseg.networks.model import TextDiffSeg
 from textdiffseg.queries import Queries
 from textdiffseg.readout import readout_of
+from textdiffseg.segmenter import MaskFeatures, MaskSampler
+from textdiffseg.training.factor_likelihood import likeliest, log_likelihoods
 from textdiffseg.training.objectives import true_latent
 
 NOISED = 4.0  # log SNR
 SAMPLES = 8
+NOTHING = 1e-6  # a spread that changes no voxel; with 0, a model has no samples
 BARS = {"passthrough": 0.92, "exchangeability": 0.02, "sample_below_mask": 0.04}
 
 
@@ -80,14 +87,17 @@ class Passthrough(Undisturbed):
     def classify(self, g, queries):
         logits, model = super().classify(g, queries), self.model
         targets = self.readout.targets(self.labels, queries)
-        p = self.readout.probabilities(logits)[:, 1:]
-        posterior, z_0 = model.posterior(p, queries), true_latent(model, self.readout, p, targets, queries)
+        sampler = MaskSampler.around(model, self.schedule, queries, MaskFeatures(logits, self.skips))
+        if self.plan.factors:
+            shape = FACTOR_DRAWS, len(g), self.plan.factors
+            factors = torch.randn(shape, generator=self.generator).to(g.device)
+            sampler = likeliest(sampler, factors, log_likelihoods(sampler, factors, targets, self.readout))
+        z_0 = true_latent(model, self.readout, sampler.p, targets, queries)
         t = torch.full((len(g),), time_of(self.schedule, NOISED), device=g.device)
         eps = torch.stack([smooth_noise(tuple(latent.shape), self.generator) for latent in z_0]).to(g.device)
-        r_t = self.schedule.diffuse(posterior.residual(z_0), eps, t)
-        v_hat = model.denoise(r_t, t, (posterior.mean, self.skips[-1])).float()
-        z = posterior.latent(self.schedule.clean(r_t, v_hat, t), torch.ones((), device=g.device))
-        return model.decode_sample(z, posterior.mean, logits, self.skips, queries)
+        r_t = self.schedule.diffuse(sampler.posterior.residual(z_0), eps, t)
+        v_hat = model.denoise(r_t, t, (sampler.posterior.mean, self.skips[-1])).float()
+        return sampler.decode(self.schedule.clean(r_t, v_hat, t), torch.ones((), device=g.device))
 
 
 def schedule_of_residual(plan: Plan) -> LogSnrSchedule:
@@ -117,12 +127,28 @@ def passthrough(
 
 
 def exchangeability(model: TextDiffSeg, queries: Queries, scans: Sequence[Scan], device: str) -> dict:
-    """The row `exchangeability`."""
+    """The row `exchangeability`, with its controls."""
+    row = _exchanged(model, queries, scans, device)
+    if "gap" not in row:
+        return row
+    row["holds"] = row["gap"] <= BARS["exchangeability"] and row["sample_below_mask"] <= BARS["sample_below_mask"]
+    noise, alone = copy.deepcopy(model), copy.deepcopy(model)
+    noise.denoiser.start_at_zero()
+    row["noise_alone"] = _exchanged(noise, queries, scans, device)
+    if model.plan.factors:
+        alone.spread.fill_(NOTHING)
+        row["factors_alone"] = _exchanged(alone, queries, scans, device)
+    return row
+
+
+def _exchanged(model: TextDiffSeg, queries: Queries, scans: Sequence[Scan], device: str) -> dict:
+    """The figures of one model."""
     plan, steps = model.plan, model.plan.sample_steps or 0
-    predictors = [Predictor([model], PredictionSettings(steps=steps, seed=seed), device) for seed in range(SAMPLES)]
     agreement, reference, masks = [], [], []
-    for scan in scans:
-        samples = [predict(predictor, scan, queries) for predictor in predictors]
+    for index, scan in enumerate(scans):
+        seeds = range(SAMPLES * index, SAMPLES * (index + 1))  # factors are equal in scans with the same seed
+        settings = [PredictionSettings(steps=steps, seed=seed) for seed in seeds]
+        samples = [predict(Predictor([model], one, device), scan, queries) for one in settings]
         mask = predict(Predictor([model], PredictionSettings(), device), scan, queries)
         for first, second in combinations(samples, 2):
             agreement.append(score(plan, replace(scan, truth=first), second).mean_dice)
@@ -142,5 +168,4 @@ def exchangeability(model: TextDiffSeg, queries: Queries, scans: Sequence[Scan],
         "mask": mask,
         "gap": gap,
         "sample_below_mask": below,
-        "holds": gap <= BARS["exchangeability"] and below <= BARS["sample_below_mask"],
     }

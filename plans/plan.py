@@ -188,6 +188,11 @@ class Plan(Record):
         return settings.steps if settings else None
 
     @property
+    def factors(self) -> int:
+        """The common factors that a diffusion sample draws first."""
+        return self.diffusion.factors if self.diffusion else 0
+
+    @property
     def max_steps(self) -> int | None:
         """The most DDIM steps that a sample can take; None: any number."""
         return self.paper.timesteps if self.paper else None

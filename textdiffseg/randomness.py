@@ -18,6 +18,7 @@ class Stream(IntEnum):
     NOISE = 3
     REFERENCE = 6
     OVERVIEW = 7  # whether the overview is read
+    FACTORS = 8  # of diffusion samples
 
     def numpy(self, *key: int) -> np.random.Generator:
         """numpy's generator for a key of integers of at least 0, e.g. (seed, epoch, index)."""

@@ -16,6 +16,7 @@ from functools import reduce
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from plans.plan import Plan
@@ -48,6 +49,10 @@ class Readout(ABC):
 
         `balance`: the weight of another cross-entropy, in which classes count alike (`textdiffseg.losses`).
         """
+
+    @abstractmethod
+    def log_likelihood(self, logits: Tensor, targets: Tensor, queries: Queries) -> Tensor:
+        """log p (B, N) of the targets (B, N) of N voxels, of logits (B, 1 + Q, N), in nats; 0 where ignored."""
 
     @abstractmethod
     def masks(self, logits: Tensor, targets: Tensor, queries: Queries) -> Iterator[Pair]:
@@ -123,6 +128,9 @@ class ExclusiveReadout(Readout):
     def loss(self, logits: Tensor, targets: Tensor, queries: Queries, balance: float = 0.0) -> Tensor:
         return segmentation_loss(logits, targets, queries.labels, balance=balance)
 
+    def log_likelihood(self, logits: Tensor, targets: Tensor, queries: Queries) -> Tensor:
+        return -F.cross_entropy(logits.float(), targets, ignore_index=-1, reduction="none")
+
     def masks(self, logits: Tensor, targets: Tensor, queries: Queries) -> Iterator[Pair]:
         predicted = logits.argmax(1).masked_fill(targets < 0, 0)
         for slot in range(1, logits.shape[1]):
@@ -184,6 +192,11 @@ class OverlappingReadout(Readout):
 
     def loss(self, logits: Tensor, targets: Tensor, queries: Queries, balance: float = 0.0) -> Tensor:
         return region_loss(logits, targets, members(queries, self.plan.value_numbers), queries.labels, balance)
+
+    def log_likelihood(self, logits: Tensor, targets: Tensor, queries: Queries) -> Tensor:
+        z, true = region_logits(logits), region_masks(targets, members(queries, self.plan.value_numbers))
+        counted = queries.mask.unsqueeze(2) & (targets >= 0).unsqueeze(1)
+        return -(F.binary_cross_entropy_with_logits(z, true.float(), reduction="none") * counted).sum(1)
 
     def masks(self, logits: Tensor, targets: Tensor, queries: Queries) -> Iterator[Pair]:
         known, true = targets >= 0, self.true_masks(targets, queries)

@@ -7,16 +7,19 @@
     p          = classifier(g, E)      classify: the mask
 
     m, s = posterior(p)                mean and scale of the label latent (networks/label_latent.py)
-    r    = DDIM(R, r_T | m, g_1)       sample: what the image leaves open
-    mask = p weighed with m + tau s r  tau: `spread`; models older than 0.3 have a learned decoder
 
-The first part is computed once, the last two lines for each diffusion sample. Preset `unet` has only the first part.
+    w ~ N(0, I)                        common factors of a sample (networks/common_factors.py)
+    p, m, s given w                    the mask that they choose, its mean and its scale
+    r    = DDIM(R, r_T | m, g_1)       what they leave open
+    mask = p weighed with m + tau s r  tau: `spread`; models older than 0.3 have no factors and a learned decoder
+
+The first part is computed once, the last one for each diffusion sample. Preset `unet` has only the first part.
 The publication's preset samples the latent itself: z_0 = DDIM(f, z_T | z_it). A peer is a single network.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -24,6 +27,7 @@ from torch import Tensor
 from plans.plan import Plan
 from textdiffseg.diffusion.ddim import Known, sample
 from textdiffseg.diffusion.schedule import Schedule, schedule_of
+from textdiffseg.networks.common_factors import weighted
 from textdiffseg.networks.label_latent import LatentPosterior
 from textdiffseg.networks.model import SegmentationNetwork, TextDiffSeg
 from textdiffseg.networks.peers import Peer
@@ -61,7 +65,14 @@ class Segmenter:
         """The network's plan."""
         return self.network.plan
 
-    def logits(self, image: Tensor, queries: Queries, noise: Tensor | None = None, steps: int = 0) -> Iterator[Tensor]:
+    def logits(
+        self,
+        image: Tensor,
+        queries: Queries,
+        noise: Tensor | None = None,
+        steps: int = 0,
+        factors: Tensor | None = None,
+    ) -> Iterator[Tensor]:
         """Logits (B, 1 + Q, D, H, W) of each diffusion sample, or those of the mask.
 
         Args:
@@ -69,6 +80,7 @@ class Segmenter:
             queries: of the same batch.
             noise: (S, B, k, d, h, w), the initial noise of each sample; not read without steps.
             steps: of DDIM; 0: the mask.
+            factors: w (S, R) of each sample; None: 0.
 
         Raises:
             ValueError: steps without `noise` or without diffusion.
@@ -84,17 +96,16 @@ class Segmenter:
             return
         _, starts = self._starts(noise, steps)
         sampler = self.mask_sampler(image, queries)
-        for r_T in starts:
-            yield sampler.decode(sampler.sample(r_T, steps))
+        for number, r_T in enumerate(starts):
+            given = sampler if factors is None else sampler.given(factors[number].expand(len(image), -1))
+            yield given.decode(given.sample(r_T, steps))
 
     def mask_sampler(self, image: Tensor, queries: Queries) -> "MaskSampler":
         """The sampler of preset `default` for image (B, C, D, H, W), around its mask."""
         network, schedule = self.network, self.schedule
         assert isinstance(network, TextDiffSeg), "expected a network with a sampler"
         assert schedule is not None, "expected a model with diffusion"
-        features = mask_features(network, image, queries)
-        posterior = network.posterior(_label_probabilities(network, features), queries)
-        return MaskSampler(network, schedule, queries, features, posterior)
+        return MaskSampler.around(network, schedule, queries, mask_features(network, image, queries))
 
     def _from_noise(
         self, network: TextDiffSeg, image: Tensor, queries: Queries, noise: Tensor | None, steps: int
@@ -122,6 +133,28 @@ class MaskSampler:
     queries: Queries
     features: MaskFeatures
     posterior: LatentPosterior  # m and s
+
+    @classmethod
+    def around(
+        cls, network: TextDiffSeg, schedule: Schedule, queries: Queries, features: MaskFeatures
+    ) -> "MaskSampler":
+        """The sampler around the masks of `features`."""
+        posterior = network.posterior(_label_probabilities(network, features), queries)
+        return cls(network, schedule, queries, features, posterior)
+
+    @cached_property
+    def loadings(self) -> Tensor:
+        """Those of the common factors (B, R, k, d, h, w); R is 0 for a model without factors."""
+        if self.network.common_factors is None:
+            return self.posterior.mean.unsqueeze(1)[:, :0]
+        return self.network.common_factors(self.posterior, self.features.on_latent_grid)
+
+    def given(self, factors: Tensor) -> "MaskSampler":
+        """The sampler around the masks that the factors w (B, R) choose; itself, if the model has none."""
+        if self.network.common_factors is None:
+            return self
+        logits = self.network.weigh(self.features.logits, weighted(factors, self.loadings), self.queries)
+        return self.around(self.network, self.schedule, self.queries, MaskFeatures(logits, self.features.skips))
 
     @property
     def p(self) -> Tensor:

@@ -11,6 +11,8 @@ from math import prod
 from plans.geometry import Triple, triple
 from plans.network_plan import NetworkPlan, OverviewPlan, Stage
 
+AXES = 3  # the place of a latent position, which the factors' network reads
+
 
 @dataclass(frozen=True)
 class NetworkShape:
@@ -27,6 +29,7 @@ class NetworkShape:
     paper: bool = False  # the publication's network: no estimator, attention in the image encoder
     settings: NetworkPlan = field(default_factory=NetworkPlan)
     overview: OverviewPlan | None = None  # of the scan
+    factors: int = 0  # of a sample of preset `default`
 
     @property
     def samples(self) -> bool:
@@ -58,7 +61,7 @@ class NetworkShape:
         return latent_unet + (self.paper and stage <= self.fusion_level)
 
     def sampler_attentions(self, stage: int) -> int:
-        """The self-attentions of the denoiser of preset `default` on a stage's grid."""
+        """The self-attentions on a stage's grid of the denoiser of preset `default`, and of its factors' network."""
         reached = self.samples and stage >= self.latent_level
         return self._in_both_paths(stage) if reached and self.stages[stage].attention else 0
 
@@ -117,9 +120,18 @@ def denoiser_layers(net: NetworkShape) -> tuple[Convolution, ...]:
     return tuple(_latent_unet(level, net.denoiser_stages, 2 * k + net.stages[level].width, k, timed=True))
 
 
+def factor_layers(net: NetworkShape) -> tuple[Convolution, ...]:
+    """The convolutions of the network of the factors' loadings, of preset `default`; () in other presets."""
+    if not (net.samples and net.factors):
+        return ()
+    level, k = net.latent_level, net.latent_channels
+    width_in = 2 * k + AXES + net.stages[level].width
+    return tuple(_latent_unet(level, net.denoiser_stages, width_in, net.factors * k, timed=False))
+
+
 def convolutions(net: NetworkShape) -> tuple[Convolution, ...]:
     """All convolutions."""
-    return (*mask_layers(net), *denoiser_layers(net))
+    return (*mask_layers(net), *denoiser_layers(net), *factor_layers(net))
 
 
 def _residual(stage: int, width: int, kernel: Triple, timed: bool = False) -> Iterable[Convolution]:

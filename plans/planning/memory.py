@@ -29,6 +29,7 @@ from plans.planning.layers import (
     NetworkShape,
     convolutions,
     denoiser_layers,
+    factor_layers,
     mask_layers,
 )
 from plans.planning.rules import grid_positions
@@ -38,6 +39,8 @@ SLAB_BYTES = 1 << 28  # of the probabilities that leave the sums over windows at
 MAX_SUMS_BYTES = 3e9  # of the sums in float32; larger sums are kept in float16
 TOKENS_PER_LABEL = 8  # text tokens that fusion reads per queried label
 NOISY_LATENTS = 2  # of each sample in the second stage of preset `default`; the mask is computed once for all of them
+FACTOR_DRAWS = 10  # of the factors of each sample in that stage
+MAX_LIKELIHOOD_VOXELS = 1 << 15  # of a patch, in the likelihood of these draws
 # float32 weight, gradient, moving average and Muon's moment, and autocast's bfloat16 copy. AdamW has one moment more.
 # Muon's update needs two more copies, but the activations are freed by then.
 BYTES_PER_WEIGHT = {"muon": 18, "adamw": 22}
@@ -71,6 +74,7 @@ def network_of(plan: Plan) -> NetworkShape:
         paper=plan.paper is not None,
         settings=plan.network,
         overview=plan.overview,
+        factors=plan.factors,
     )
 
 
@@ -78,6 +82,7 @@ def parameters(net: NetworkShape) -> int:
     """The number of weights of the model, without the text encoder."""
     total = sum(layer.weights for layer in convolutions(net))
     unets = (() if net.paper else (net.coarse,)) + ((net.denoiser_stages,) if net.diffusion else ())
+    unets += (net.denoiser_stages,) if net.samples and net.factors else ()
     for stages in (net.stages[: net.fusion_level + 1], *unets):
         for fine, coarse in pairwise(stages):  # a transposed kernel has prod(stride) values; 1 is counted above
             total += (prod(coarse.stride) - 1) * fine.width * coarse.width
@@ -159,19 +164,36 @@ def mask_activations(net: NetworkShape, patch: Triple, batch: int, device: Devic
 def sampler_activations(net: NetworkShape, patch: Triple, batch: int, device: Device) -> float:
     """The bytes besides the weights of an iteration that trains the sampler, without a margin; 0 without one.
 
-    The denoiser reads `NOISY_LATENTS` latents of each patch. The mask is computed without gradients. Its logits and its
-    features on the latent grid stay.
+    The denoiser reads `NOISY_LATENTS` latents of each patch, the factors' network one. The mask is computed without
+    gradients. Its logits and its features on the latent grid stay, as do those of the draw that the denoiser learns on.
     """
     if not net.samples:
         return 0.0
     grids, size, latent = _grids(net, patch), BYTES_PER_VALUE[device], net.latent_level
-    denoiser = _values(denoiser_layers(net), grids)
-    for index, stage in enumerate(net.denoiser_stages, start=latent):
-        denoiser += KEPT_BY_SELF_ATTENTION * net.sampler_attentions(index) * grids[index] * stage.width
+    attention = sum(
+        KEPT_BY_SELF_ATTENTION * net.sampler_attentions(index) * grids[index] * stage.width
+        for index, stage in enumerate(net.denoiser_stages, start=latent)
+    )
+    denoiser = _values(denoiser_layers(net), grids) + attention
     features = (1 + NOISY_LATENTS) * grids[latent] * net.stages[latent].width
     latents = BYTES_PER_LATENT_VALUE * NOISY_LATENTS * grids[latent] * net.latent_channels
     stored = size * features + 4 * grids[0] * (1 + net.labels) + latents + _input_bytes(net, grids[0])
+    if net.factors:
+        stored += size * (_values(factor_layers(net), grids) + attention)
+        voxels = likelihood_voxels(grids[latent])
+        stored += 4 * grids[0] * (1 + net.labels) + _likelihood_bytes(net, voxels)
     return batch * (size * NOISY_LATENTS * denoiser + stored)
+
+
+def likelihood_voxels(positions: int) -> int:
+    """The voxels of a patch with so many latent positions that count in the likelihood of the factors' draws."""
+    return min(positions, MAX_LIKELIHOOD_VOXELS)
+
+
+def _likelihood_bytes(net: NetworkShape, voxels: int) -> float:
+    """The bytes of the likelihood of a sample's draws of the factors: loadings, their products, logits, log-softmax."""
+    loadings = net.factors * (net.latent_channels + net.labels)
+    return 4.0 * voxels * (2 * loadings + 3 * FACTOR_DRAWS * (1 + net.labels))
 
 
 def _grids(net: NetworkShape, patch: Triple) -> list[int]:

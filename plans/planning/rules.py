@@ -28,6 +28,7 @@ MAX_FUSION_STRIDE = 4
 # The positions that a typical structure must span: one voxel at stride 4. Thinner ones are carried by the skips.
 MIN_POSITIONS = 0.25
 LATENT_LEVEL = 1  # the stage of the label latent: stride 2
+FACTORS = 8  # common factors of a sample; a stochastic segmentation network has 10 (Monteiro et al. 2020)
 OVERVIEW_SHARE = 0.5  # of the median case; a patch that covers less leaves most of a scan unseen
 MAX_FEW_LABELS = 32  # beyond it, the label latent gets more channels
 SCHEMES: dict[str, Scheme] = {

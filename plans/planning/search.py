@@ -189,6 +189,7 @@ def _network(
         text_width=facts.text_width,
         diffusion=True,
         paper=facts.paper,
+        factors=0 if facts.paper else rules.FACTORS,
     )
 
 

@@ -163,13 +163,14 @@ def test_passthrough_takes_the_labels_out_of_the_overview(sampled, model, bank, 
 
 def test_samples_are_compared_with_each_other_and_with_the_reference(sampled, model, bank, image, monkeypatch):
     """Samples of seeds 0 and 1, ... lose one of ten voxels each, the mask none."""
-    truth = np.repeat([1, 0], [10, 90]).reshape(1, 1, 100)
+    truth, seeds = np.repeat([1, 0], [10, 90]).reshape(1, 1, 100), []
 
     def predict(predictor, scan, queries):
         found = truth.copy()
         if predictor.settings.steps:
             assert predictor.settings.steps == model.plan.sample_steps
-            found[..., predictor.settings.seed] = 0
+            seeds.append(predictor.settings.seed)
+            found[..., predictor.settings.seed % 8] = 0
         return found
 
     def score(plan, scan, found):
@@ -179,7 +180,9 @@ def test_samples_are_compared_with_each_other_and_with_the_reference(sampled, mo
     monkeypatch.setattr(sampled, "predict", predict)
     monkeypatch.setattr(sampled, "score", score)
     monkeypatch.setattr(sampled, "replace", lambda scan, **changes: SimpleNamespace(**vars(scan) | changes))
-    row = sampled.exchangeability(model, bank.all_labels(), [scan_of(image, truth)], "cpu")
+    row = sampled.exchangeability(model, bank.all_labels(), 2 * [scan_of(image, truth)], "cpu")
+    assert seeds == 2 * [*range(16)], "each sample of each scan has its own; then those of the control"
+    assert row["noise_alone"]["agreement"] == row["agreement"]
     assert (row["agreement"], row["reference"], row["mask"]) == pytest.approx((8 / 9, 18 / 19, 1))
     assert (row["gap"], row["sample_below_mask"]) == pytest.approx((18 / 19 - 8 / 9, 1 / 19))
     assert not row["holds"]

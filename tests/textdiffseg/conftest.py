@@ -73,6 +73,12 @@ def tiny_plan(preset: str = "default", **changes) -> Plan:
     return Plan.model_validate(fields | changes)
 
 
+def plan_with_factors(**changes) -> Plan:
+    """The tiny plan with the samples of new plans: three common factors, and no learned decoder."""
+    diffusion = {"min_log_snr": -3, "steps": 3, "decoder": "likelihood", "factors": 3}
+    return tiny_plan(diffusion=diffusion, **changes)
+
+
 class UndecidedClassifier(label_decoder.TextClassifier):
     """A classifier that does not take nearly every voxel for background."""
 
@@ -175,6 +181,11 @@ def write_scan(path, shape=(9, 20, 17), seed=0) -> None:
 @pytest.fixture(scope="session")
 def make_plan():
     return tiny_plan
+
+
+@pytest.fixture(scope="session")
+def make_plan_with_factors():
+    return plan_with_factors
 
 
 @pytest.fixture(scope="session")

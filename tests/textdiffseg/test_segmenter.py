@@ -93,3 +93,34 @@ def test_sampling_needs_noise_and_diffusion(plan, make_plan, make_model, bank, p
     unet = make_model(make_plan("unet"))
     with pytest.raises(ValueError, match="preset unet: sampling needs"):
         next(Segmenter.of(unet).logits(patch, queries, noise(unet.plan, 1), steps=2))
+
+
+@torch.no_grad()
+def test_a_sample_first_chooses_its_mask_by_its_factors(make_plan_with_factors, make_model, bank, patch):
+    """p, m and s are those of the mask that the factors choose. The denoiser reads this m."""
+    plan = make_plan_with_factors()
+    model, queries, z_T = make_model(plan), bank.all_labels().expand(2), noise(plan, 2)
+    segmenter, factors = Segmenter.of(model), torch.tensor([[1.0, -0.5, 2.0], [0.0, 0.0, 0.0]])
+    first, second = segmenter.logits(patch, queries, z_T, 3, factors)
+    mask = mask_features(model, patch, queries)
+    posterior = model.posterior(mask.logits.softmax(1)[:, 1:], queries)
+    loadings = model.common_factors(posterior, mask.on_latent_grid)
+    shift = torch.einsum("i,bikdhw->bkdhw", factors[0], loadings)
+    chosen = model.weigh(mask.logits, shift, queries)
+    assert not torch.allclose(chosen, mask.logits, atol=0.1)
+    given = model.posterior(chosen.softmax(1)[:, 1:], queries)
+    conditions = (given.mean, mask.on_latent_grid)
+    r = sample(lambda r_t, t: model.denoise(r_t, t, conditions), z_T[0], segmenter.schedule, 3)
+    expected = model.weigh(chosen, model.spread * given.scale * r, queries)
+    torch.testing.assert_close(first, expected, atol=1e-3, rtol=1e-4)
+    (without,) = segmenter.logits(patch, queries, z_T[1:], 3)
+    torch.testing.assert_close(second, without, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_model_without_factors_has_no_loadings_and_keeps_its_mask(plan, make_model, bank, patch):
+    model = make_model(plan)
+    sampler = Segmenter.of(model).mask_sampler(patch, bank.all_labels().expand(2))
+    assert sampler.given(torch.zeros(2, 0)) is sampler
+    assert sampler.loadings.shape == (2, 0, *sampler.posterior.mean.shape[1:])
+    assert not any(name.startswith("common_factors") for name in model.state_dict())

@@ -43,10 +43,17 @@ class OpenVINOSegmenter(Segmenter):
     compiled: dict[Shapes, "CompiledModel"] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def logits(self, image: Tensor, queries: Queries, noise: Tensor | None = None, steps: int = 0) -> Iterator[Tensor]:
+    def logits(
+        self,
+        image: Tensor,
+        queries: Queries,
+        noise: Tensor | None = None,
+        steps: int = 0,
+        factors: Tensor | None = None,
+    ) -> Iterator[Tensor]:
         """Logits (B, 1 + Q, D, H, W) of the mask; with `steps`, those of samples by torch (`Segmenter.logits`)."""
         if steps:
-            yield from super().logits(image, queries, noise, steps)
+            yield from super().logits(image, queries, noise, steps, factors)
             return
         inputs = (image, *_tensors(queries))
         request = self._compiled(inputs).create_infer_request()

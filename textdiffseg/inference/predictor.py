@@ -5,7 +5,7 @@
 averaged over overlapping windows. For overlapping labels, `Readout.probabilities` replaces softmax.
 
 Noise is a function of (seed, sample, latent position in the whole volume). It is the same for all folds and views, and
-overlapping windows share it.
+overlapping windows share it. So are the common factors of a sample, which do not depend on the position.
 
 Windows are computed in fixed groups of `batch`; the last group is padded. The groups are added in a fixed order. On
 the CPU, the result is thus bitwise independent of the order in which they are computed.
@@ -40,7 +40,7 @@ from textdiffseg.overview import reduced
 from textdiffseg.precision import gpu_has_bfloat16
 from textdiffseg.progress import StepProgress
 from textdiffseg.queries import Queries
-from textdiffseg.randomness import torch_generator
+from textdiffseg.randomness import Stream, torch_generator
 from textdiffseg.readout import readout_of
 from textdiffseg.segmenter import Segmenter
 from textdiffseg.transfer import send
@@ -163,6 +163,7 @@ class Predictor:
             tiling=tiling,
             image=tiling.pad(image.float()),
             noise=self._noise(tiling, numbers),
+            factors=send(self._factors(numbers), self.device),
             queries=queries.to(self.device),
             n_answers=n_answers,
             uncertainty=uncertainty,
@@ -181,6 +182,16 @@ class Predictor:
         schedule = self.segmenters[0].schedule
         assert schedule is not None, "expected a model with diffusion"
         return torch.stack([schedule.noise(shape, torch_generator(self.settings.seed, number)) for number in numbers])
+
+    def _factors(self, numbers: Sequence[int]) -> Tensor:
+        """The common factors w (S, R) of the diffusion samples with these numbers, the same in all windows.
+
+        Samples 2i and 2i + 1 have the opposite factors of each other (antithetic). So few samples are balanced.
+        """
+        key, count = (Stream.FACTORS, self.settings.seed), self.plan.factors
+        pairs = [torch.randn(count, generator=torch_generator(*key, number // 2)) for number in numbers]
+        signs = torch.tensor([1.0 - 2 * (number % 2) for number in numbers])
+        return torch.stack(pairs) * signs.unsqueeze(1)
 
     def _group_inputs(self, volume: WindowInputs, starts: tuple[Triple, ...]) -> tuple[Tensor, Tensor, Queries]:
         """The patches, z_T and queries of a group of windows, on the device. The last window fills up the group."""
@@ -204,7 +215,8 @@ class Predictor:
         patches, z_T, queries = self._group_inputs(volume, starts)
         means_of_folds, sample_entropies = [], []
         for segmenter in self.segmenters:
-            p = self._probabilities_of_fold(segmenter, patches, z_T, queries)[:, : len(starts)]  # (S, B, K, D, H, W)
+            p = self._probabilities_of_fold(segmenter, patches, z_T, volume.factors, queries)  # (S, B, K, D, H, W)
+            p = p[:, : len(starts)]
             means_of_folds.append(_mean(p))
             if volume.uncertainty:
                 kept = [readout.keep_first(p_s, n_answers, 1) for p_s in p]
@@ -228,8 +240,13 @@ class Predictor:
         p[:, 0].masked_fill_(~finite, torch.nan)  # `SlabSums` reports it
         return p
 
-    def _probabilities_of_fold(self, segmenter: Segmenter, patches: Tensor, z_T: Tensor, queries: Queries) -> Tensor:
-        """One fold's probabilities (S, B, K, D, H, W) float32 of each sample, averaged over mirrored views."""
+    def _probabilities_of_fold(
+        self, segmenter: Segmenter, patches: Tensor, z_T: Tensor, factors: Tensor, queries: Queries
+    ) -> Tensor:
+        """One fold's probabilities (S, B, K, D, H, W) float32 of each sample, averaged over mirrored views.
+
+        `z_T` (S, B, k, d, h, w) and `factors` (S, R) are those of the samples.
+        """
         views = subsets(self.settings.mirror_axes)
         sums: list[Tensor] = []  # over views, one per sample
         with self._autocast():
@@ -238,7 +255,8 @@ class Predictor:
                 mirrored_patches = patches.flip(dims) if dims else patches
                 overview = None if queries.overview is None else queries.overview.flip(axes)
                 mirrored_queries = replace(queries, overview=overview)
-                for s, logits in enumerate(segmenter.logits(mirrored_patches, mirrored_queries, z_T, self.steps)):
+                samples = segmenter.logits(mirrored_patches, mirrored_queries, z_T, self.steps, factors)
+                for s, logits in enumerate(samples):
                     p = self._probabilities(logits)
                     p = p.flip(dims) if dims else p
                     if s == len(sums):

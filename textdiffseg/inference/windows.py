@@ -87,6 +87,7 @@ class WindowInputs:
     tiling: Tiling
     image: Tensor  # (C, D, H, W), padded
     noise: Tensor  # (S, k, d, h, w): z_T of each sample
+    factors: Tensor  # (S, R): the common factors of each sample
     queries: Queries  # of one sample, on the device
     n_answers: int  # the first slots, which are kept for uncertainty
     uncertainty: bool

@@ -56,11 +56,11 @@ class LabelLatent(nn.Module):
 
     def forward(self, masks: Tensor, vectors: Tensor) -> Tensor:
         """masks (B, Q, D, H, W) from 0 to 1, vectors (B, Q, width) -> z_0 (B, k, d, h, w) float32."""
-        return _painted(F.avg_pool3d(masks.float(), self.stride), self._codes(vectors))
+        return _painted(F.avg_pool3d(masks.float(), self.stride), self.codes(vectors))
 
     def posterior(self, p: Tensor, vectors: Tensor) -> LatentPosterior:
         """p (B, Q, D, H, W): the probabilities of the masks."""
-        p, codes = p.float(), self._codes(vectors)
+        p, codes = p.float(), self.codes(vectors)
         sd = F.avg_pool3d((p * (1 - p)).clamp(min=0).sqrt(), self.stride)
         variance = _painted(sd.square(), codes.square())
         return LatentPosterior(_painted(F.avg_pool3d(p, self.stride), codes), (variance + MIN_SCALE**2).sqrt())
@@ -74,10 +74,10 @@ class LabelLatent(nn.Module):
         weighed = logits.clone(memory_format=torch.contiguous_format)
         labels = weighed[:, 1:].flatten(2)  # a view; a sum of whole tensors would take more memory with many labels
         with float32_products(fine.device):
-            labels.baddbmm_(self._codes(vectors), fine.flatten(2), alpha=PRECISION)
+            labels.baddbmm_(self.codes(vectors), fine.flatten(2), alpha=PRECISION)
         return weighed
 
-    def _codes(self, vectors: Tensor) -> Tensor:
+    def codes(self, vectors: Tensor) -> Tensor:
         """c_q (B, Q, k) float32; 0 for padded slots, whose vectors are 0."""
         with float32_products(vectors.device):
             codes = F.normalize(vectors.float() @ self.projection.float().T, dim=-1)

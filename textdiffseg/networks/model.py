@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from plans.network_plan import PaperPlan
 from plans.plan import Plan
+from textdiffseg.networks.common_factors import CommonFactors
 from textdiffseg.networks.fusion import ConcatenatedFusion, Fusion, NoFusion, ProjectedFusion
 from textdiffseg.networks.image_encoder import DownSampledImage, ImageEncoder
 from textdiffseg.networks.label_decoder import LabelDecoder, TextClassifier
@@ -40,6 +41,7 @@ class TextDiffSeg(nn.Module):
         denoiser: LatentUNet | None = None,
         label_latent: LabelLatent | None = None,
         sample_decoder: LabelDecoder | None = None,
+        common_factors: CommonFactors | None = None,
         overview_encoder: OverviewEncoder | None = None,
     ):
         super().__init__()
@@ -52,6 +54,7 @@ class TextDiffSeg(nn.Module):
         self.label_latent = label_latent
         self.denoiser = denoiser
         self.sample_decoder = sample_decoder
+        self.common_factors = common_factors
         self.overview_encoder = overview_encoder
         if plan.diffusion is not None:
             self.register_buffer("spread", torch.zeros(()))
@@ -63,7 +66,7 @@ class TextDiffSeg(nn.Module):
         Modules that read tokens are left out, as the number of tokens changes between batches.
         """
         label_stages = getattr(self.label_encoder, "stages", None)
-        decoders = self.label_decoder, self.sample_decoder
+        decoders = self.label_decoder, self.sample_decoder, self.common_factors
         modules = (self.image_encoder, label_stages, self.estimator, self.denoiser, *decoders)
         return tuple(module for module in modules if module is not None)
 
@@ -122,8 +125,16 @@ class TextDiffSeg(nn.Module):
         """
         if self.sample_decoder is not None:
             return self.sample_decoder.logits(z, skips, queries)
+        return self.weigh(logits, z - mean, queries)
+
+    def weigh(self, logits: Tensor, difference: Tensor, queries: Queries) -> Tensor:
+        """The mask's logits (B, 1 + Q, D, H, W), weighed by Bayes' rule with a latent; `difference`: z - m."""
         latent = _present(self.label_latent, "label latent", self.plan)
-        return latent.weigh(logits, z - mean, self._vectors(queries))
+        return latent.weigh(logits, difference, self._vectors(queries))
+
+    def label_codes(self, queries: Queries) -> Tensor:
+        """The vectors c_q (B, Q, k) of the labels in the latent."""
+        return _present(self.label_latent, "label latent", self.plan).codes(self._vectors(queries))
 
     def encode_label_map(self, slots: Tensor, queries: Queries) -> Tensor:
         """Preset `paper`: slots (B, D, H, W) int64 (`Readout.targets`) -> z_0 (B, k, d, h, w)."""
@@ -183,12 +194,14 @@ def build_model(plan: Plan) -> SegmentationNetwork:
     below, channels = plan.stages[plan.latent.level :], plan.latent.channels
     inputs = 2 * channels + below[0].width
     narrow, learned = list(map(network.denoiser_stage, below)), plan.diffusion.decoder == "learned"
+    common = CommonFactors(narrow, below[0].width, channels, plan.factors, network) if plan.factors else None
     return TextDiffSeg(
         plan,
         **shared,
         label_latent=LabelLatent(plan.latent_stride, plan.stages[0].width, channels),
         denoiser=LatentUNet(narrow, inputs, channels, network, timed=True).start_at_zero(),
         sample_decoder=LabelDecoder(plan.stages[: plan.latent.level + 1], text_width, channels) if learned else None,
+        common_factors=common,
     )
 
 

@@ -24,7 +24,7 @@ from textdiffseg.training.objectives import Objective, objective_of
 from textdiffseg.training.optimisers import optimisers_of
 
 MODEL = "model."
-SAMPLER = "denoiser.", "sample_decoder."  # the modules that learn in the second stage of preset `default`
+SAMPLER = "denoiser.", "sample_decoder.", "common_factors."  # they learn in the second stage of preset `default`
 MOMENTS = {"moment.first.": "exp_avg", "moment.second.": "exp_avg_sq"}  # of the optimisers, by prefix in the file
 STEP = "moment.step."  # the prefix of AdamW's counts of steps; a weight without a gradient does not step
 

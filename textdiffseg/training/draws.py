@@ -22,10 +22,12 @@ class NoiseDraws:
 
     t: Tensor  # (B * N,) float32 from 0 to 1
     eps: Tensor  # (B * N, k, d, h, w): the noise in z_t
+    factors: Tensor | None = None  # w (M, B, R), M draws for each sample; None: the model has no factors
 
     def to(self, device: torch.device | str) -> "NoiseDraws":
         """The same draws on another device."""
-        return NoiseDraws(send(self.t, device), send(self.eps, device))
+        factors = None if self.factors is None else send(self.factors, device)
+        return NoiseDraws(send(self.t, device), send(self.eps, device), factors)
 
 
 def draw_noise(
@@ -59,3 +61,9 @@ def draw_noise(
         generators = [torch_generator(Stream.NOISE, seed, key.epoch, key.index, device=device) for key in keys]
     drawn = [draw((channels, *latent), generator) for generator in generators for _ in range(count)]
     return NoiseDraws(t, torch.stack(drawn))
+
+
+def draw_factors(count: int, draws: int, seed: int, keys: Sequence[SampleKey]) -> Tensor:
+    """`draws` draws of `count` common factors for the samples `keys`, standard normal: (M, B, R)."""
+    generators = [torch_generator(Stream.FACTORS, seed, key.epoch, key.index) for key in keys]
+    return torch.stack([torch.randn(draws, count, generator=generator) for generator in generators], dim=1)

@@ -4,13 +4,18 @@ Masks (presets `default` and `unet`, and the peers):
 
     loss = seg(mask) + balance * (mean over classes of their mean CE, by how much is missed), balance from .2 to 0
 
-Samples (preset `default`, second stage, with everything that makes masks frozen; networks/label_latent.py has m and s):
+Samples (preset `default`, second stage, with everything that makes masks frozen; networks/label_latent.py has m and s,
+networks/common_factors.py the factors w). Factors: the likelihood of the true masks, estimated with M draws,
+
+    loss = -1/N log 1/M sum_m p(y | w_m),   over the N voxels of training/factor_likelihood.py
+
+Denoiser: of the masks that the likeliest of these draws chooses,
 
     r_0  = (z_0 - m) / s,   r_t = a_t r_0 + sigma_t eps,   v = a_t eps - sigma_t r_0
     loss = |R([r_t, m, g_1], t) - v|^2,   |v_hat - v|^2 = (1 + SNR) |r_0_hat - r_0|^2
 
 It is weighted by s^2, the variance of z_0. Where the image determines the mask, r_0 has no meaning. Models older than
-0.3 add seg(decoder_s(z_0, skips)), for their learned decoder of samples.
+0.3 have no factors. They add seg(decoder_s(z_0, skips)), for their learned decoder of samples.
 
 The publication's model predicts the noise, and its gradients run end to end:
 
@@ -19,14 +24,15 @@ The publication's model predicts the noise, and its gradients run end to end:
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 
 import torch
 from torch import Tensor
 
 from plans.geometry import triple
 from plans.network_plan import PaperPlan
-from plans.planning.memory import NOISY_LATENTS
+from plans.planning.memory import FACTOR_DRAWS, NOISY_LATENTS, likelihood_voxels
 from plans.planning.paper import LABEL_TIMESTEPS
 from textdiffseg.data.batch import SampleKey
 from textdiffseg.diffusion.losses import known_share, latent_loss
@@ -38,7 +44,8 @@ from textdiffseg.networks.peers import LabelDiffusion
 from textdiffseg.queries import Queries
 from textdiffseg.readout import Readout, readout_of
 from textdiffseg.segmenter import MaskSampler, Segmenter
-from textdiffseg.training.draws import NoiseDraws, draw_noise
+from textdiffseg.training.draws import NoiseDraws, draw_factors, draw_noise
+from textdiffseg.training.factor_likelihood import likeliest, log_likelihoods, mean_likelihood_loss
 from textdiffseg.training.label_diffusion import label_diffusion_loss
 
 BALANCE = 0.2
@@ -51,6 +58,7 @@ class Losses:
     estimate: Tensor | None = None
     reconstruction: Tensor | None = None
     latent: Tensor | None = None
+    factors: Tensor | None = None
     residual: Tensor | None = None
 
     @property
@@ -104,7 +112,7 @@ class DirectObjective(Objective):
 
 @dataclass(frozen=True)
 class SamplingObjective(Objective):
-    """Preset `default`, second stage: the loss of the denoiser, and that of a learned decoder of samples."""
+    """Preset `default`, second stage: the losses of factors and denoiser, and that of a learned decoder of samples."""
 
     segmenter: Segmenter
     network: TextDiffSeg  # of the segmenter
@@ -114,7 +122,8 @@ class SamplingObjective(Objective):
         plan = self.network.plan
         channels, device = plan.latent.channels, next(self.network.parameters()).device
         noise = self.schedule.noise
-        return draw_noise(channels, plan.latent_shape, seed, keys, NOISY_LATENTS, draw=noise, device=device)
+        draws = draw_noise(channels, plan.latent_shape, seed, keys, NOISY_LATENTS, draw=noise, device=device)
+        return replace(draws, factors=draw_factors(plan.factors, FACTOR_DRAWS, seed, keys) if plan.factors else None)
 
     def losses(
         self, image: Tensor, targets: Tensor, queries: Queries, draws: NoiseDraws | None, done: float = 1.0
@@ -123,8 +132,14 @@ class SamplingObjective(Objective):
         network = self.network
         with torch.no_grad():
             sampler = self.segmenter.mask_sampler(image, queries)
+        factors = reconstruction = None
+        if draws.factors is not None:
+            log_p = log_likelihoods(sampler, draws.factors, targets, self.readout)
+            factors = mean_likelihood_loss(log_p) / likelihood_voxels(prod(network.plan.latent_shape))
+            sampler = likeliest(sampler, draws.factors, log_p)
+        with torch.no_grad():
             z_0 = true_latent(network, self.readout, sampler.p, targets, queries)
-        posterior, reconstruction = sampler.posterior, None
+        posterior = sampler.posterior
         r_0 = posterior.residual(z_0)
         weight = posterior.scale.square() * known_share(targets, triple(z_0.shape[2:]))
         r_0, weight, m, g_1 = (
@@ -135,7 +150,8 @@ class SamplingObjective(Objective):
         error = (network.denoise(r_t, draws.t, (m, g_1)) - v).square()
         if network.sample_decoder is not None:
             reconstruction = self.reconstruction(network.sample_decoder, sampler, z_0, targets)
-        return Losses(reconstruction=reconstruction, residual=(error * weight).sum() / weight.sum().clamp(min=1e-6))
+        residual = (error * weight).sum() / weight.sum().clamp(min=1e-6)
+        return Losses(reconstruction=reconstruction, factors=factors, residual=residual)
 
     def reconstruction(self, decoder: LabelDecoder, sampler: MaskSampler, z_0: Tensor, targets: Tensor) -> Tensor:
         """The loss of a learned decoder on true latents of half of the patches: on foreground, which comes last."""

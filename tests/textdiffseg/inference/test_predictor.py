@@ -11,7 +11,7 @@ from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.inference.predictor import Predictor, subsets
 from textdiffseg.randomness import torch_generator
 from textdiffseg.readout import OverlappingReadout
-from textdiffseg.segmenter import mask_features
+from textdiffseg.segmenter import MaskSampler, mask_features
 
 SETTINGS = PredictionSettings(steps=2, samples=2, mirror_axes=(2,), seed=3)
 
@@ -181,3 +181,26 @@ def test_output_that_is_not_finite_ends_the_scan_instead_of_being_background(pla
         with pytest.raises(UserError, match="network's output is not finite") as error:
             predictor.predict_image(image, bank.all_labels())
     assert len(error.value.lines) == 1
+
+
+def test_samples_have_opposite_factors_two_by_two(make_plan_with_factors, make_model):
+    model = make_model(make_plan_with_factors())
+    predictor = Predictor([model], PredictionSettings(steps=2, samples=6, seed=3))
+    factors = predictor._factors(range(600))
+    assert factors.shape == (600, 3)
+    assert torch.equal(factors[::2], -factors[1::2])
+    assert factors[::2].std() == pytest.approx(1, abs=0.05)
+    assert torch.equal(predictor._factors([5, 4]), factors[[5, 4]])
+    other = Predictor([model], PredictionSettings(steps=2, samples=6, seed=4))._factors(range(2))
+    assert not torch.equal(other, factors[:2])
+
+
+def test_all_windows_of_a_sample_have_its_factors(make_plan_with_factors, make_model, bank, image, monkeypatch):
+    model, seen = make_model(make_plan_with_factors()), []
+    given = MaskSampler.given
+    monkeypatch.setattr(MaskSampler, "given", lambda self, w: seen.append(w) or given(self, w))
+    predictor = Predictor([model], PredictionSettings(steps=2, samples=2, seed=3), batch=1)
+    predictor.predict_image(image, bank.all_labels())
+    assert len(seen) == 2 * predictor.windows(tuple(image.shape[1:])) > 8
+    for number, w in enumerate(seen):
+        assert torch.equal(w[0], predictor._factors(range(2))[number % 2])

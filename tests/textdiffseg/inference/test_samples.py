@@ -5,9 +5,11 @@ import torch
 
 from plans.errors import UserError
 from textdiffseg.folds.sampling import PredictionSettings
+from textdiffseg.inference import samples
 from textdiffseg.inference.samples import SamplePredictor
 from textdiffseg.inference.tiling import tile
 from textdiffseg.inference.windows import joined
+from textdiffseg.networks.common_factors import fitted_to, weighted
 from textdiffseg.networks.model import TextDiffSeg
 from textdiffseg.segmenter import MaskSampler
 
@@ -93,3 +95,43 @@ def test_a_denoiser_that_is_not_finite_ends_the_scan(models, image, draw, monkey
     monkeypatch.setattr(TextDiffSeg, "denoise", lambda self, r_t, t, conditions: r_t / 0)
     with pytest.raises(UserError, match="network's output is not finite"):
         draw(SamplePredictor(models, SETTINGS), image, [0])
+
+
+def test_the_factors_of_a_window_continue_those_of_the_windows_before(
+    make_plan_with_factors, make_model, image, bank, monkeypatch
+):
+    """What they add to the latent is nearly the same where windows overlap. Apart, it differs more."""
+    model = make_model(make_plan_with_factors())
+    tiling = tile(tuple(image.shape[1:]), model.plan.patch, model.plan.latent_stride)
+    given = MaskSampler.given
+
+    def differences(fit):
+        added = []
+        monkeypatch.setattr(samples, "fitted_to", fit)
+        monkeypatch.setattr(
+            MaskSampler, "given", lambda self, w: added.append(weighted(w, self.loadings)[0]) or given(self, w)
+        )
+        predictor = SamplePredictor([model], SETTINGS)
+        predictor.room.windows = 1
+        list(predictor.sample_slabs(image, bank.all_labels(), [3]))
+        assert len(added) == len(tiling.starts) > 4
+        grid, found = torch.full((4, *tiling.latent_shape), torch.nan), []
+        for start, shift in zip(tiling.starts, added, strict=True):
+            there = grid[:, *tiling.latent_window(start)]
+            found.append((there - shift)[~there.isnan()].abs())
+            there.copy_(shift)
+        return torch.cat(found).mean().item()
+
+    apart = differences(lambda factors, *_: factors)
+    assert 0 < differences(fitted_to) < 0.8 * apart
+
+
+def test_a_single_window_has_the_factors_of_its_sample(make_plan_with_factors, make_model, draw):
+    model = make_model(make_plan_with_factors())
+    image = torch.randn(1, *model.plan.patch, generator=torch.Generator().manual_seed(1))
+    in_turn = draw(SamplePredictor([model], SETTINGS), image)
+    predictor = SamplePredictor([model], SETTINGS)
+    predictor.in_turn = False
+    for one, other in zip(in_turn, draw(predictor, image), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+    assert not torch.allclose(in_turn[0], in_turn[1], atol=1e-2)

@@ -12,9 +12,11 @@ from textdiffseg.losses import segmentation_loss
 from textdiffseg.networks.model import build_model
 from textdiffseg.queries import Queries
 from textdiffseg.readout import readout_of
-from textdiffseg.segmenter import mask_features
+from textdiffseg.segmenter import MaskSampler, mask_features
+from textdiffseg.training.checkpoint import SAMPLER
 from textdiffseg.training.draws import draw_noise
-from textdiffseg.training.objectives import NOISY_LATENTS, objective_of, true_latent
+from textdiffseg.training.factor_likelihood import log_likelihoods
+from textdiffseg.training.objectives import FACTOR_DRAWS, NOISY_LATENTS, objective_of, true_latent
 
 BATCH = 4
 MASKS = {"image_encoder", "fusion", "estimator", "label_decoder"}
@@ -106,6 +108,58 @@ def test_without_a_learned_decoder_the_denoiser_learns_alone(setting):
     assert list(found.named()) == ["residual"]
     assert learning(lean, found.residual) == {"denoiser"}
     torch.testing.assert_close(found.residual, expected.residual)
+
+
+def with_factors(model, **changes):
+    """The model with the samples of new plans."""
+    diffusion = model.plan.diffusion.model_copy(update={"decoder": "likelihood", "factors": 3})
+    torch.manual_seed(1)
+    new = build_model(model.plan.model_copy(update={"diffusion": diffusion, **changes}))
+    weights = {name: value for name, value in model.state_dict().items() if "sample_decoder" not in name}
+    new.load_state_dict(new.state_dict() | weights)
+    return new
+
+
+def test_factors_and_denoiser_learn_from_their_own_losses(setting):
+    model, *inputs = setting
+    new = with_factors(model)
+    _, draws, found = of_samples((new, *inputs))
+    assert list(found.named()) == ["factors", "residual"]
+    assert draws.factors.shape == (FACTOR_DRAWS, BATCH, 3)
+    assert learning(new, found.residual) == {"denoiser"}
+    for name, parameter in new.named_parameters():
+        parameter.requires_grad_(name.startswith(SAMPLER))
+    learned = torch.autograd.grad(of_samples((new, *inputs))[2].factors, list(new.common_factors.parameters()))
+    assert sum(one.abs().sum() for one in learned) > 0
+
+
+def test_the_loss_of_the_factors_is_the_likelihood_of_the_mean_over_draws(setting):
+    model, *inputs = setting
+    image, slots, queries = inputs
+    new = with_factors(model)
+    objective, draws, found = of_samples((new, *inputs))
+    sampler = objective.segmenter.mask_sampler(image, queries)
+    log_p = log_likelihoods(sampler, draws.factors, slots, objective.readout)
+    best = log_p.amax(0)  # of each patch; the probabilities themselves are too small for numbers
+    expected = -(best + (log_p - best).exp().mean(0).log()).mean() / 8**3
+    torch.testing.assert_close(found.factors, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_the_denoiser_learns_around_the_mask_of_the_likeliest_draw(setting, monkeypatch):
+    model, *inputs = setting
+    new, seen = with_factors(model), []
+    given = MaskSampler.given
+    monkeypatch.setattr(MaskSampler, "given", lambda self, w: seen.append((w, given(self, w))) or seen[-1][1])
+    found = []
+    ((_, m, _), _), _ = calls_of([new.denoiser], lambda: found.append(of_samples((new, *inputs))))[0][0]
+    objective, draws, _ = found[0]
+    ((chosen, sampler),) = seen
+    log_p = log_likelihoods(objective.segmenter.mask_sampler(*inputs[::2]), draws.factors, inputs[1], objective.readout)
+    for row in range(BATCH):
+        assert torch.equal(chosen[row], draws.factors[log_p[:, row].argmax(), row])
+    assert torch.equal(m, sampler.posterior.mean.repeat_interleave(NOISY_LATENTS, dim=0))
+    mask = mask_features(new, *inputs[::2])
+    assert not torch.allclose(sampler.posterior.mean, new.posterior(mask.logits.softmax(1)[:, 1:], inputs[2]).mean)
 
 
 def test_the_decoder_of_samples_reads_true_latents_and_the_skips_of_the_last_half(setting):

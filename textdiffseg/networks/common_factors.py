@@ -1,0 +1,76 @@
+"""The common factors of a sample of preset `default`: a few random numbers for a whole scan.
+
+Borders that one habit decides move together, and two readings of a scan may exclude each other. A factor analysis of
+the label latent has such dependences (Monteiro et al. 2020 have them in the logits of a segmentation):
+
+    Lambda = s U([m, s, place, g_1])     the loadings, R fields on the latent grid
+    w ~ N(0, I)                          the factors, R numbers
+    z = m + sum_i w_i Lambda_i           the latent that they choose
+
+U is a U-Net. `place` is the position in the patch, from -1 to 1 along each axis: without it, two structures that look
+the same could not be told apart.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from plans.network_plan import NetworkPlan, Stage
+from plans.planning.layers import AXES
+from textdiffseg.networks.label_latent import LatentPosterior
+from textdiffseg.networks.latent_unet import LatentUNet
+
+TOLERANCE = 0.1  # of a latent whose values are about 1: how exactly windows of a scan agree
+FIRST_SCALE = 0.1  # of the first weights of the last projection: the first draws are near the mask
+
+
+class CommonFactors(nn.Module):
+    """The loadings of R factors."""
+
+    def __init__(self, stages: Sequence[Stage], width: int, channels: int, factors: int, network: NetworkPlan):
+        """
+        Args:
+            stages: of the U-Net, from the latent grid down.
+            width: of the features g_1.
+            channels: k, of the latent.
+            factors: R.
+            network: further settings of the U-Net.
+        """
+        super().__init__()
+        self.shape = factors, channels
+        self.unet = LatentUNet(stages, 2 * channels + AXES + width, factors * channels, network, timed=False)
+        assert self.unet.out is not None, "expected a last projection"
+        with torch.no_grad():
+            self.unet.out.weight *= FIRST_SCALE
+
+    def forward(self, posterior: LatentPosterior, g_1: Tensor) -> Tensor:
+        """g_1 (B, c, d, h, w): the mask's features on the latent grid -> Lambda (B, R, k, d, h, w) float32."""
+        axes = [torch.linspace(-1, 1, size, device=g_1.device) for size in g_1.shape[2:]]
+        place = torch.stack(torch.meshgrid(*axes, indexing="ij")).expand(len(g_1), -1, -1, -1, -1)
+        loadings = self.unet([posterior.mean, posterior.scale, place, g_1])
+        return loadings.unflatten(1, self.shape) * posterior.scale.unsqueeze(1)
+
+
+def weighted(factors: Tensor, loadings: Tensor) -> Tensor:
+    """sum_i w_i Lambda_i (B, k, d, h, w) of factors (B, R) and loadings (B, R, k, d, h, w)."""
+    return (factors.view(*factors.shape, 1, 1, 1, 1) * loadings).sum(1)
+
+
+def fitted_to(factors: Tensor, loadings: Tensor, shift: Tensor, where: Tensor) -> Tensor:
+    """Factors (B, R) whose sum is near a known one in a part of the patch. Else they stay as they are.
+
+    Matheron's rule for draws from N(0, I), given a sum with a deviation of `TOLERANCE`:
+
+        w + (L L^T + TOLERANCE^2 I)^-1 L (shift - L^T w),   L (R, n): the loadings where the sum is known
+
+    Args:
+        factors: (B, R), drawn from N(0, I).
+        loadings: (B, R, k, d, h, w).
+        shift: the known sum (B, k, d, h, w); not read elsewhere.
+        where: the part in which it is known (d, h, w) bool.
+    """
+    known = loadings[..., where].flatten(2)  # (B, R, n)
+    missing = (shift - weighted(factors, loadings))[..., where].flatten(1)  # (B, n)
+    matrix = known @ known.mT + TOLERANCE**2 * torch.eye(known.shape[1], device=known.device)
+    return factors + torch.linalg.solve(matrix, (known @ missing.unsqueeze(2)).squeeze(2))
