@@ -11,6 +11,7 @@ shows both, and the true distribution of references is one half each.
 Printed as JSON, for the validation cases of fold 0: GED^2 (textdiffseg/evaluation/raters.py), mean over labels, of
 
 - `default`: 16 samples, as `tds_predict --alternatives` draws them;
+- `factors_alone`: the same common factors, but nothing that the denoiser draws;
 - `unet_voxels`: 16 samples of its softmax, each voxel by itself;
 - `unet_level_sets`: 16 samples of its softmax with one uniform number for all voxels;
 - `ssn`: 16 samples of a stochastic segmentation network on the same blocks (ssn.py);
@@ -39,6 +40,7 @@ import torch
 from accuracy import train
 from bootstrap import paired
 from claims import FAILS, HOLDS
+from sampled_parts import without_denoiser
 from scipy.ndimage import distance_transform_edt
 from stored import add_device, held_out, in_own_process, machine, mean, prepare
 
@@ -63,7 +65,7 @@ NAME, FOLD = "Dataset902_TwoProtocols", "0"
 LABELS = ("liver", "spleen")
 BORDER_MM = 2.0
 MODELS = ("default", "unet", "ssn", *(f"quarter_{number}" for number in range(4)))
-ROWS = ("default", "unet_voxels", "unet_level_sets", "ssn", "four_unets")
+ROWS = ("default", "factors_alone", "unet_voxels", "unet_level_sets", "ssn", "four_unets")
 ALTERNATIVES = 4
 BARS = {"of_unet": 0.7, "minus_ssn": 0.0, "minus_four_unets": 0.0, "best_of_4_minus_mask": 0.03}
 
@@ -200,6 +202,7 @@ class Scan:
         quarters = [networks[name] for name in networks if name.startswith("quarter")]
         return {
             "default": self.drawn(networks["default"]),
+            "factors_alone": self.drawn(without_denoiser(networks["default"])),
             "unet_voxels": [self.restored(sample) for sample in voxel_samples(p)],
             "unet_level_sets": [self.restored(sample) for sample in level_sets(p)],
             "ssn": self.stochastic(networks["ssn"]),
@@ -282,6 +285,7 @@ def summary_of(figures_of_seeds: list[dict], seeds: list[int]) -> dict:
     }
     best_unet = min(means["unet_voxels"], means["unet_level_sets"])
     gaps = {
+        "minus_factors_alone": paired(rows["default"] - rows["factors_alone"]),
         "minus_unet_voxels": paired(rows["default"] - rows["unet_voxels"]),
         "minus_unet_level_sets": paired(rows["default"] - rows["unet_level_sets"]),
         "minus_ssn": paired(rows["default"] - rows["ssn"]),

@@ -132,13 +132,19 @@ def exchangeability(model: TextDiffSeg, queries: Queries, scans: Sequence[Scan],
     if "gap" not in row:
         return row
     row["holds"] = row["gap"] <= BARS["exchangeability"] and row["sample_below_mask"] <= BARS["sample_below_mask"]
-    noise, alone = copy.deepcopy(model), copy.deepcopy(model)
+    noise = copy.deepcopy(model)
     noise.denoiser.start_at_zero()
     row["noise_alone"] = _exchanged(noise, queries, scans, device)
     if model.plan.factors:
-        alone.spread.fill_(NOTHING)
-        row["factors_alone"] = _exchanged(alone, queries, scans, device)
+        row["factors_alone"] = _exchanged(without_denoiser(model), queries, scans, device)
     return row
+
+
+def without_denoiser(model: TextDiffSeg) -> TextDiffSeg:
+    """A copy of a model whose samples are the versions that their common factors choose."""
+    alone = copy.deepcopy(model)
+    alone.spread.fill_(NOTHING)
+    return alone
 
 
 def _exchanged(model: TextDiffSeg, queries: Queries, scans: Sequence[Scan], device: str) -> dict:

@@ -13,7 +13,8 @@ from plans.errors import UserError
 from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.overview import Overview
-from textdiffseg.segmenter import mask_features
+from textdiffseg.networks.model import build_model
+from textdiffseg.segmenter import Segmenter, mask_features
 
 
 @pytest.fixture
@@ -186,3 +187,21 @@ def test_samples_are_compared_with_each_other_and_with_the_reference(sampled, mo
     assert (row["agreement"], row["reference"], row["mask"]) == pytest.approx((8 / 9, 18 / 19, 1))
     assert (row["gap"], row["sample_below_mask"]) == pytest.approx((18 / 19 - 8 / 9, 1 / 19))
     assert not row["holds"]
+
+
+@torch.no_grad()
+def test_without_the_denoiser_a_sample_is_the_version_that_its_factors_choose(sampled, model, bank):
+    diffusion = model.plan.diffusion.model_copy(update={"decoder": "likelihood", "factors": 3})
+    plan, queries = model.plan.model_copy(update={"diffusion": diffusion}), bank.all_labels()
+    torch.manual_seed(0)
+    model = build_model(plan).eval()
+    for parameter in model.parameters():
+        parameter += 0.1 * torch.randn_like(parameter)
+    model.spread.fill_(1.5)
+    image, factors = torch.randn(1, 1, *plan.patch), torch.tensor([[1.0, 0.5, -2.0]])
+    noise = torch.randn(1, 1, plan.latent.channels, *plan.latent_shape)
+    (sample,) = Segmenter.of(sampled.without_denoiser(model)).logits(image, queries, noise, 3, factors)
+    version = Segmenter.of(model).mask_sampler(image, queries).given(factors).features.logits
+    torch.testing.assert_close(sample, version, atol=1e-3, rtol=0)
+    (whole,) = Segmenter.of(model).logits(image, queries, noise, 3, factors)
+    assert not torch.allclose(whole, version, atol=0.1)
