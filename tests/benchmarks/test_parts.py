@@ -12,8 +12,8 @@ import torch
 from plans.errors import UserError
 from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.inference.predictor import Predictor
-from textdiffseg.overview import Overview
 from textdiffseg.networks.model import build_model
+from textdiffseg.overview import Overview
 from textdiffseg.segmenter import Segmenter, mask_features
 
 
