@@ -172,10 +172,10 @@ def measure(preprocessed: Path, folders: dict[str, Path], cases: list[str], devi
             networks[name] = load_network(FoldFolder(folder), device=device)
     bank = TextBank.load(FoldFolder(folders["default"]).words)
     figures: dict[str, dict[str, float]] = {row: {} for row in (*ROWS, "mask_dice", "best_of_4_dice")}
-    for name in cases:
+    for seed, name in enumerate(cases):
         case = open_case(preprocessed, name)
         references = [case.original_labels(index) for index in range(case.record.references)]
-        scan = Scan(case, bank, device)
+        scan = Scan(case, bank, device, seed)
         samples = scan.samples(networks)
         for row, masks in samples.items():
             distances = energy_distances(masks, references, dict(enumerate(LABELS, start=1)))
@@ -192,8 +192,9 @@ def measure(preprocessed: Path, folders: dict[str, Path], cases: list[str], devi
 class Scan:
     """A stored case with its queries. All masks are on the file's own grid."""
 
-    def __init__(self, case: StoredCase, bank: TextBank, device: str):
-        self.case, self.bank, self.device = case, bank, device
+    def __init__(self, case: StoredCase, bank: TextBank, device: str, seed: int):
+        """`seed`: of the diffusion samples. With one seed, all scans would have the same common factors."""
+        self.case, self.bank, self.device, self.seed = case, bank, device, seed
         self.image = torch.from_numpy(case.image[...].astype(np.float32))
 
     def samples(self, networks: dict) -> dict[str, list[np.ndarray]]:
@@ -211,7 +212,7 @@ class Scan:
 
     def drawn(self, network) -> list[np.ndarray]:
         """The diffusion samples."""
-        settings = alternative_settings(network.plan, PredictionSettings())
+        settings = alternative_settings(network.plan, PredictionSettings(seed=self.seed))
         predictor = SamplePredictor([network], settings, self.device)
         queries = queries_of(network.plan, self.case, self.bank)
         return list(draw_masks(predictor, self.image, self.case.record.transform, queries, len(LABELS)))
@@ -220,7 +221,7 @@ class Scan:
         """The samples of a stochastic segmentation network."""
         masks = []
         for number in range(ALTERNATIVE_SAMPLES):
-            ssn.classifier_of(network).drawn = number
+            ssn.classifier_of(network).drawn = ALTERNATIVE_SAMPLES * self.seed + number
             masks.append(self.masks(network))
         ssn.classifier_of(network).drawn = None
         return masks

@@ -88,8 +88,8 @@ class Passthrough(Undisturbed):
         logits, model = super().classify(g, queries), self.model
         targets = self.readout.targets(self.labels, queries)
         sampler = MaskSampler.around(model, self.schedule, queries, MaskFeatures(logits, self.skips))
-        if self.plan.factors:
-            shape = FACTOR_DRAWS, len(g), self.plan.factors
+        if self.plan.n_factors:
+            shape = FACTOR_DRAWS, len(g), self.plan.n_factors
             factors = torch.randn(shape, generator=self.generator).to(g.device)
             sampler = likeliest(sampler, factors, log_likelihoods(sampler, factors, targets, self.readout))
         z_0 = true_latent(model, self.readout, sampler.p, targets, queries)
@@ -135,7 +135,7 @@ def exchangeability(model: TextDiffSeg, queries: Queries, scans: Sequence[Scan],
     noise = copy.deepcopy(model)
     noise.denoiser.start_at_zero()
     row["noise_alone"] = _exchanged(noise, queries, scans, device)
-    if model.plan.factors:
+    if model.plan.n_factors:
         row["factors_alone"] = _exchanged(without_denoiser(model), queries, scans, device)
     return row
 

@@ -80,7 +80,7 @@ class DiffusionPlan(Record):
     max_log_snr: float = Field(5.0, ge=-50, le=50)  # of the cleanest latent that the denoiser reads
     steps: int = Field(8, ge=1, le=MAX_TIMESTEPS)  # of DDIM, for a sample
     decoder: Literal["likelihood", "learned"] = "learned"  # of samples; plans older than 0.3 have a learned one
-    factors: int = Field(0, ge=0, le=MAX_CHANNELS)  # R, which a sample draws first; plans older than 0.3 have none
+    n_factors: int = Field(0, ge=0, le=MAX_CHANNELS)  # R, which a sample draws first; plans older than 0.3 have none
 
 
 class PaperPlan(Record):

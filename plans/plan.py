@@ -188,9 +188,9 @@ class Plan(Record):
         return settings.steps if settings else None
 
     @property
-    def factors(self) -> int:
-        """The common factors that a diffusion sample draws first."""
-        return self.diffusion.factors if self.diffusion else 0
+    def n_factors(self) -> int:
+        """The number of common factors that a diffusion sample draws first."""
+        return self.diffusion.n_factors if self.diffusion else 0
 
     @property
     def max_steps(self) -> int | None:

@@ -97,8 +97,10 @@ class Segmenter:
         _, starts = self._starts(noise, steps)
         sampler = self.mask_sampler(image, queries)
         for number, r_T in enumerate(starts):
-            given = sampler if factors is None else sampler.given(factors[number].expand(len(image), -1))
-            yield given.decode(given.sample(r_T, steps))
+            version = sampler if factors is None else sampler.given(factors[number].expand(len(image), -1))
+            r = version.sample(r_T, steps)
+            yield version.decode(r)
+            del version  # before the next one: with many labels it is most of a window's memory
 
     def mask_sampler(self, image: Tensor, queries: Queries) -> "MaskSampler":
         """The sampler of preset `default` for image (B, C, D, H, W), around its mask."""
@@ -150,10 +152,14 @@ class MaskSampler:
         return self.network.common_factors(self.posterior, self.features.on_latent_grid)
 
     def given(self, factors: Tensor) -> "MaskSampler":
-        """The sampler around the masks that the factors w (B, R) choose; itself, if the model has none."""
+        """The sampler around the version of the masks that the factors w (B, R or more) choose.
+
+        Factors beyond R are of other folds, and not read. A model without factors returns itself.
+        """
         if self.network.common_factors is None:
             return self
-        logits = self.network.weigh(self.features.logits, weighted(factors, self.loadings), self.queries)
+        shift = weighted(factors[:, : self.loadings.shape[1]], self.loadings)
+        logits = self.network.weigh(self.features.logits, shift, self.queries)
         return self.around(self.network, self.schedule, self.queries, MaskFeatures(logits, self.features.skips))
 
     @property

@@ -29,7 +29,7 @@ class NetworkShape:
     paper: bool = False  # the publication's network: no estimator, attention in the image encoder
     settings: NetworkPlan = field(default_factory=NetworkPlan)
     overview: OverviewPlan | None = None  # of the scan
-    factors: int = 0  # of a sample of preset `default`
+    n_factors: int = 0  # common factors of a sample of preset `default`
 
     @property
     def samples(self) -> bool:
@@ -122,11 +122,11 @@ def denoiser_layers(net: NetworkShape) -> tuple[Convolution, ...]:
 
 def factor_layers(net: NetworkShape) -> tuple[Convolution, ...]:
     """The convolutions of the network of the factors' loadings, of preset `default`; () in other presets."""
-    if not (net.samples and net.factors):
+    if not (net.samples and net.n_factors):
         return ()
     level, k = net.latent_level, net.latent_channels
     width_in = 2 * k + AXES + net.stages[level].width
-    return tuple(_latent_unet(level, net.denoiser_stages, width_in, net.factors * k, timed=False))
+    return tuple(_latent_unet(level, net.denoiser_stages, width_in, net.n_factors * k, timed=False))
 
 
 def convolutions(net: NetworkShape) -> tuple[Convolution, ...]:

@@ -74,7 +74,7 @@ def network_of(plan: Plan) -> NetworkShape:
         paper=plan.paper is not None,
         settings=plan.network,
         overview=plan.overview,
-        factors=plan.factors,
+        n_factors=plan.n_factors,
     )
 
 
@@ -82,7 +82,7 @@ def parameters(net: NetworkShape) -> int:
     """The number of weights of the model, without the text encoder."""
     total = sum(layer.weights for layer in convolutions(net))
     unets = (() if net.paper else (net.coarse,)) + ((net.denoiser_stages,) if net.diffusion else ())
-    unets += (net.denoiser_stages,) if net.samples and net.factors else ()
+    unets += (net.denoiser_stages,) if net.samples and net.n_factors else ()
     for stages in (net.stages[: net.fusion_level + 1], *unets):
         for fine, coarse in pairwise(stages):  # a transposed kernel has prod(stride) values; 1 is counted above
             total += (prod(coarse.stride) - 1) * fine.width * coarse.width
@@ -178,7 +178,7 @@ def sampler_activations(net: NetworkShape, patch: Triple, batch: int, device: De
     features = (1 + NOISY_LATENTS) * grids[latent] * net.stages[latent].width
     latents = BYTES_PER_LATENT_VALUE * NOISY_LATENTS * grids[latent] * net.latent_channels
     stored = size * features + 4 * grids[0] * (1 + net.labels) + latents + _input_bytes(net, grids[0])
-    if net.factors:
+    if net.n_factors:
         stored += size * (_values(factor_layers(net), grids) + attention)
         voxels = likelihood_voxels(grids[latent])
         stored += 4 * grids[0] * (1 + net.labels) + _likelihood_bytes(net, voxels)
@@ -192,7 +192,7 @@ def likelihood_voxels(positions: int) -> int:
 
 def _likelihood_bytes(net: NetworkShape, voxels: int) -> float:
     """The bytes of the likelihood of a sample's draws of the factors: loadings, their products, logits, log-softmax."""
-    loadings = net.factors * (net.latent_channels + net.labels)
+    loadings = net.n_factors * (net.latent_channels + net.labels)
     return 4.0 * voxels * (2 * loadings + 3 * FACTOR_DRAWS * (1 + net.labels))
 
 

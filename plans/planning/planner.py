@@ -181,11 +181,11 @@ def _network_fields(facts: Facts, draft: Draft, fingerprint: Fingerprint, preset
     """The fields of a plan that follow from the chosen patch and network."""
     recipe = RECIPES[preset]
     overview = draft.network.overview if recipe.overview else None
-    sampler, factors = recipe.sampler, rules.FACTORS if recipe.sampler else 0
-    network = replace(draft.network, diffusion=sampler or facts.paper, overview=overview, factors=factors)
+    sampler, n_factors = recipe.sampler, rules.FACTORS if recipe.sampler else 0
+    network = replace(draft.network, diffusion=sampler or facts.paper, overview=overview, n_factors=n_factors)
     positions = rules.grid_positions(draft.patch, network.stride_at(network.latent_level))
     min_log_snr = rules.min_log_snr(network.latent_channels, positions)
-    diffusion = DiffusionPlan(min_log_snr=min_log_snr, decoder="likelihood", factors=factors) if sampler else None
+    diffusion = DiffusionPlan(min_log_snr=min_log_snr, decoder="likelihood", n_factors=n_factors) if sampler else None
     return {
         "batch": draft.batch,
         "device": facts.budget.device,

@@ -189,7 +189,7 @@ def _network(
         text_width=facts.text_width,
         diffusion=True,
         paper=facts.paper,
-        factors=0 if facts.paper else rules.FACTORS,
+        n_factors=0 if facts.paper else rules.FACTORS,
     )
 
 

@@ -191,7 +191,7 @@ def test_samples_are_compared_with_each_other_and_with_the_reference(sampled, mo
 
 @torch.no_grad()
 def test_without_the_denoiser_a_sample_is_the_version_that_its_factors_choose(sampled, model, bank):
-    diffusion = model.plan.diffusion.model_copy(update={"decoder": "likelihood", "factors": 3})
+    diffusion = model.plan.diffusion.model_copy(update={"decoder": "likelihood", "n_factors": 3})
     plan, queries = model.plan.model_copy(update={"diffusion": diffusion}), bank.all_labels()
     torch.manual_seed(0)
     model = build_model(plan).eval()

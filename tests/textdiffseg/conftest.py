@@ -75,7 +75,7 @@ def tiny_plan(preset: str = "default", **changes) -> Plan:
 
 def plan_with_factors(**changes) -> Plan:
     """The tiny plan with the samples of new plans: three common factors, and no learned decoder."""
-    diffusion = {"min_log_snr": -3, "steps": 3, "decoder": "likelihood", "factors": 3}
+    diffusion = {"min_log_snr": -3, "steps": 3, "decoder": "likelihood", "n_factors": 3}
     return tiny_plan(diffusion=diffusion, **changes)
 
 

@@ -6,6 +6,9 @@ With samples S, S' of a prediction and references Y, Y' of the same case, each p
 
 (generalised energy distance, Kohl et al. 2018). It is 0 if samples are distributed like the references. 1 - IoU is a
 metric, and the distance is then never negative. 1 - Dice is not a metric.
+
+Our samples come in pairs with opposite common factors. The means run over all pairs of samples, so these pairs count,
+too, and make the set of samples more varied than independent ones.
 """
 
 from collections.abc import Mapping, Sequence

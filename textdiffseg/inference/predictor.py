@@ -163,7 +163,7 @@ class Predictor:
             tiling=tiling,
             image=tiling.pad(image.float()),
             noise=self._noise(tiling, numbers),
-            factors=send(self._factors(numbers), self.device),
+            factors=self._factors(numbers),
             queries=queries.to(self.device),
             n_answers=n_answers,
             uncertainty=uncertainty,
@@ -188,7 +188,8 @@ class Predictor:
 
         Samples 2i and 2i + 1 have the opposite factors of each other (antithetic). So few samples are balanced.
         """
-        key, count = (Stream.FACTORS, self.settings.seed), self.plan.factors
+        key = Stream.FACTORS, self.settings.seed
+        count = max(network.plan.n_factors for network in self.networks)  # older folds have none
         pairs = [torch.randn(count, generator=torch_generator(*key, number // 2)) for number in numbers]
         signs = torch.tensor([1.0 - 2 * (number % 2) for number in numbers])
         return torch.stack(pairs) * signs.unsqueeze(1)
@@ -247,7 +248,7 @@ class Predictor:
 
         `z_T` (S, B, k, d, h, w) and `factors` (S, R) are those of the samples.
         """
-        views = subsets(self.settings.mirror_axes)
+        views, w = subsets(self.settings.mirror_axes), send(factors, self.device)
         sums: list[Tensor] = []  # over views, one per sample
         with self._autocast():
             for axes in views:
@@ -255,7 +256,7 @@ class Predictor:
                 mirrored_patches = patches.flip(dims) if dims else patches
                 overview = None if queries.overview is None else queries.overview.flip(axes)
                 mirrored_queries = replace(queries, overview=overview)
-                samples = segmenter.logits(mirrored_patches, mirrored_queries, z_T, self.steps, factors)
+                samples = segmenter.logits(mirrored_patches, mirrored_queries, z_T, self.steps, w)
                 for s, logits in enumerate(samples):
                     p = self._probabilities(logits)
                     p = p.flip(dims) if dims else p

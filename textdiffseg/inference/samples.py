@@ -5,8 +5,8 @@
 So a window continues what its neighbours have drawn, and a structure that is longer than a window keeps one meaning.
 r lies on one latent grid of the scan. Each window adds it to its own mask: z = m + tau s r (segmenter.py).
 
-The common factors of a sample are the same in all windows. Where windows overlap, a later one changes them so that they
-choose what they have chosen there (networks/common_factors.py).
+All windows of a sample start from the same common factors. Where windows overlap, a later one adjusts them to what is
+drawn there (networks/common_factors.py).
 
 The usual way is to denoise all windows at the same time, and to average their estimates at each step (MultiDiffusion,
 Bar-Tal et al. 2023). Then distant windows decide at the same noise level, and later steps seldom move the border
@@ -57,8 +57,8 @@ class DrawnLatents:
 
         `indices`: the samples, one for each row of `sampler`. Where something is drawn, the factors continue it.
         """
-        window, factors, loadings = self.tiling.latent_window(start), self.factors[indices], sampler.loadings
-        where = self.drawn[window]
+        window, loadings = self.tiling.latent_window(start), sampler.loadings
+        factors, where = self.factors[indices, : loadings.shape[1]].to(loadings.device), self.drawn[window]
         if where.any():
             known = self.shift[:, :, *window][indices].to(loadings.device)
             factors = fitted_to(factors, loadings, known, where.to(loadings.device))
@@ -73,7 +73,7 @@ class DrawnLatents:
 
 
 class SamplePredictor(Predictor):
-    """One or more folds of a model that draw single samples. Sample s is drawn with fold s modulo F.
+    """One or more folds of a model that draw single samples: samples 2s and 2s + 1 with fold s modulo F.
 
     A mean over folds would blend the alternatives of different folds.
     """
@@ -132,10 +132,14 @@ class SamplePredictor(Predictor):
             predictions |= zip(indices, p, strict=True)
         return [WindowGroup(starts, predictions[index][: len(starts)]) for index in range(len(numbers))]
 
+    def fold_of(self, number: int) -> int:
+        """The fold that draws a sample. Pairs with opposite factors are drawn with the same fold."""
+        return number // 2 % len(self.segmenters)
+
     def _folds(self, numbers: Sequence[int]) -> Iterator[tuple[Segmenter, list[int]]]:
         """Each fold that draws some of the samples, with their places in `numbers`."""
         for fold, segmenter in enumerate(self.segmenters):
-            indices = [index for index, number in enumerate(numbers) if number % len(self.segmenters) == fold]
+            indices = [index for index, number in enumerate(numbers) if self.fold_of(number) == fold]
             if indices:
                 yield segmenter, indices
 
@@ -158,12 +162,13 @@ class SamplePredictor(Predictor):
                     filled = [*batch, *batch[-1:] * (count - len(batch))]
                     r_T = noise[filled].to(self.device)
                     w, added = drawn.shift_of(sampler, filled, start)
-                    given = sampler.given(w)
-                    r_0 = given.sample(r_T, self.steps, drawn.known(filled, start, [r_T, *fresh]))
-                    p = self._probabilities(given.decode(r_0))
+                    version = sampler.given(w)
+                    r_0 = version.sample(r_T, self.steps, drawn.known(filled, start, [r_T, *fresh]))
+                    p = self._probabilities(version.decode(r_0))
                     for row, index in enumerate(batch):
                         r[index], shift[index] = r_0[row], added[row]
                         predictions[index] = p[row : row + 1]
+                    del version, p  # before the next one: with many labels they are most of a window's memory
         drawn.keep(r, shift, start)
         return [WindowGroup(starts, predictions[index]) for index in range(len(numbers))]
 

@@ -20,6 +20,7 @@ from plans.network_plan import NetworkPlan, Stage
 from plans.planning.layers import AXES
 from textdiffseg.networks.label_latent import LatentPosterior
 from textdiffseg.networks.latent_unet import LatentUNet
+from textdiffseg.precision import float32_products
 
 TOLERANCE = 0.1  # of a latent whose values are about 1: how exactly windows of a scan agree
 FIRST_SCALE = 0.1  # of the first weights of the last projection: the first draws are near the mask
@@ -28,21 +29,22 @@ FIRST_SCALE = 0.1  # of the first weights of the last projection: the first draw
 class CommonFactors(nn.Module):
     """The loadings of R factors."""
 
-    def __init__(self, stages: Sequence[Stage], width: int, channels: int, factors: int, network: NetworkPlan):
+    def __init__(self, stages: Sequence[Stage], width: int, channels: int, n_factors: int, network: NetworkPlan):
         """
         Args:
             stages: of the U-Net, from the latent grid down.
             width: of the features g_1.
             channels: k, of the latent.
-            factors: R.
+            n_factors: R.
             network: further settings of the U-Net.
         """
         super().__init__()
-        self.shape = factors, channels
-        self.unet = LatentUNet(stages, 2 * channels + AXES + width, factors * channels, network, timed=False)
+        self.shape = n_factors, channels
+        self.unet = LatentUNet(stages, 2 * channels + AXES + width, n_factors * channels, network, timed=False)
         assert self.unet.out is not None, "expected a last projection"
         with torch.no_grad():
-            self.unet.out.weight *= FIRST_SCALE
+            for parameter in self.unet.out.parameters():
+                parameter.mul_(FIRST_SCALE)
 
     def forward(self, posterior: LatentPosterior, g_1: Tensor) -> Tensor:
         """g_1 (B, c, d, h, w): the mask's features on the latent grid -> Lambda (B, R, k, d, h, w) float32."""
@@ -72,5 +74,6 @@ def fitted_to(factors: Tensor, loadings: Tensor, shift: Tensor, where: Tensor) -
     """
     known = loadings[..., where].flatten(2)  # (B, R, n)
     missing = (shift - weighted(factors, loadings))[..., where].flatten(1)  # (B, n)
-    matrix = known @ known.mT + TOLERANCE**2 * torch.eye(known.shape[1], device=known.device)
-    return factors + torch.linalg.solve(matrix, (known @ missing.unsqueeze(2)).squeeze(2))
+    with float32_products(loadings.device):
+        matrix = known @ known.mT + TOLERANCE**2 * torch.eye(known.shape[1], device=known.device)
+        return factors + torch.linalg.solve(matrix, (known @ missing.unsqueeze(2)).squeeze(2))

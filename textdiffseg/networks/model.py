@@ -66,7 +66,7 @@ class TextDiffSeg(nn.Module):
         Modules that read tokens are left out, as the number of tokens changes between batches.
         """
         label_stages = getattr(self.label_encoder, "stages", None)
-        decoders = self.label_decoder, self.sample_decoder, self.common_factors
+        decoders = self.label_decoder, self.sample_decoder
         modules = (self.image_encoder, label_stages, self.estimator, self.denoiser, *decoders)
         return tuple(module for module in modules if module is not None)
 
@@ -194,7 +194,7 @@ def build_model(plan: Plan) -> SegmentationNetwork:
     below, channels = plan.stages[plan.latent.level :], plan.latent.channels
     inputs = 2 * channels + below[0].width
     narrow, learned = list(map(network.denoiser_stage, below)), plan.diffusion.decoder == "learned"
-    common = CommonFactors(narrow, below[0].width, channels, plan.factors, network) if plan.factors else None
+    common = CommonFactors(narrow, below[0].width, channels, plan.n_factors, network) if plan.n_factors else None
     return TextDiffSeg(
         plan,
         **shared,

@@ -59,9 +59,10 @@ def likeliest(sampler: MaskSampler, factors: Tensor, log_p: Tensor) -> MaskSampl
 
 def _interpolated(fields: Tensor, voxels: Tensor, shape: torch.Size) -> Tensor:
     """Fields (B, R, k, d, h, w), interpolated linearly at voxels (B, N) of a grid of this shape -> (B, R, k, N)."""
-    z_y_x = torch.stack(torch.unravel_index(voxels, shape), dim=-1)
-    edges = torch.tensor(shape, device=voxels.device)
-    points = ((2 * z_y_x + 1) / edges - 1).flip(-1)  # from -1 to 1 between the grid's outer faces, x first
+    _, height, width = shape
+    x_y_z = voxels % width, voxels // width % height, voxels // (height * width)
+    # From -1 to 1 between the grid's outer faces. Plain numbers, as a tensor of the edges would be waited for.
+    points = torch.stack([(2 * i + 1) / edge - 1 for i, edge in zip(x_y_z, reversed(shape), strict=True)], dim=-1)
     found = F.grid_sample(
         fields.float().flatten(1, 2), points[:, :, None, None], padding_mode="border", align_corners=False
     )

@@ -58,7 +58,7 @@ class Losses:
     estimate: Tensor | None = None
     reconstruction: Tensor | None = None
     latent: Tensor | None = None
-    factors: Tensor | None = None
+    likelihood: Tensor | None = None
     residual: Tensor | None = None
 
     @property
@@ -123,7 +123,9 @@ class SamplingObjective(Objective):
         channels, device = plan.latent.channels, next(self.network.parameters()).device
         noise = self.schedule.noise
         draws = draw_noise(channels, plan.latent_shape, seed, keys, NOISY_LATENTS, draw=noise, device=device)
-        return replace(draws, factors=draw_factors(plan.factors, FACTOR_DRAWS, seed, keys) if plan.factors else None)
+        if plan.n_factors == 0:
+            return draws
+        return replace(draws, factors=draw_factors(plan.n_factors, FACTOR_DRAWS, seed, keys))
 
     def losses(
         self, image: Tensor, targets: Tensor, queries: Queries, draws: NoiseDraws | None, done: float = 1.0
@@ -132,10 +134,10 @@ class SamplingObjective(Objective):
         network = self.network
         with torch.no_grad():
             sampler = self.segmenter.mask_sampler(image, queries)
-        factors = reconstruction = None
+        likelihood = reconstruction = None
         if draws.factors is not None:
             log_p = log_likelihoods(sampler, draws.factors, targets, self.readout)
-            factors = mean_likelihood_loss(log_p) / likelihood_voxels(prod(network.plan.latent_shape))
+            likelihood = mean_likelihood_loss(log_p) / likelihood_voxels(prod(network.plan.latent_shape))
             sampler = likeliest(sampler, draws.factors, log_p)
         with torch.no_grad():
             z_0 = true_latent(network, self.readout, sampler.p, targets, queries)
@@ -151,7 +153,7 @@ class SamplingObjective(Objective):
         if network.sample_decoder is not None:
             reconstruction = self.reconstruction(network.sample_decoder, sampler, z_0, targets)
         residual = (error * weight).sum() / weight.sum().clamp(min=1e-6)
-        return Losses(reconstruction=reconstruction, factors=factors, residual=residual)
+        return Losses(reconstruction=reconstruction, likelihood=likelihood, residual=residual)
 
     def reconstruction(self, decoder: LabelDecoder, sampler: MaskSampler, z_0: Tensor, targets: Tensor) -> Tensor:
         """The loss of a learned decoder on true latents of half of the patches: on foreground, which comes last."""

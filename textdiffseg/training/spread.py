@@ -48,13 +48,13 @@ def choose_spread(network: TextDiffSeg, bank: TextBank, patches: ValidationPatch
     assert schedule is not None, "expected a plan of preset default"
     generator = torch.Generator().manual_seed(seed)
     shape = (plan.latent.channels, *plan.latent_shape)
-    spreads, least = ((FACTORS_LEAVE, *SPREADS), FACTORS_LEAVE) if plan.factors else (SPREADS, OWN_SCALE)
+    spreads, least = ((FACTORS_LEAVE, *SPREADS), FACTORS_LEAVE) if plan.n_factors else (SPREADS, OWN_SCALE)
     overlaps = _Overlaps(len(bank.labels), readout_of(plan), spreads, least)
     for batch in patches:
         queries = batch.read(bank).to(device)
         batch = batch.to(device)
         noise = torch.stack([schedule.noise(shape, generator) for _ in range(2 * len(batch.image))]).to(device)
-        factors = torch.randn(2 * len(batch.image), plan.factors, generator=generator).to(device)
+        factors = torch.randn(2 * len(batch.image), plan.n_factors, generator=generator).to(device)
         with autocast(device):
             sampler = segmenter.mask_sampler(batch.image, queries)
             given = [sampler.given(w) for w in factors.chunk(2)]

@@ -61,12 +61,14 @@ def measure_distances(
     sampler = load_sampler(fold, device, alternative_settings)
     if sampler is None:
         return summary
-    predictor = SamplePredictor(sampler.samples.networks, sampler.samples.settings, device)
+    networks, settings = sampler.samples.networks, sampler.samples.settings
     distances: dict[str, dict[str, float]] = {}
     for done, name in enumerate(names):
         case = open_case(preprocessed, name, plan)
-        if seconds_of(sampler.masks, case, sampler.bank, predictor.settings) > deadline.left:
+        if seconds_of(sampler.masks, case, sampler.bank, settings) > deadline.left:
             break
+        # With one seed, the samples of all cases would have the same common factors.
+        predictor = SamplePredictor(networks, settings.model_copy(update={"seed": settings.seed + done}), device)
         case_progress = deadline.limit(share_of_case(progress, done, len(names)))
         try:
             distances[name] = _distances(predictor, case, sampler.bank, case_progress)

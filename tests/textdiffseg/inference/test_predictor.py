@@ -9,6 +9,8 @@ from textdiffseg.diffusion.noise import smooth_noise
 from textdiffseg.diffusion.schedule import schedule_of
 from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.inference.predictor import Predictor, subsets
+from textdiffseg.inference.samples import SamplePredictor
+from textdiffseg.inference.windows import joined
 from textdiffseg.randomness import torch_generator
 from textdiffseg.readout import OverlappingReadout
 from textdiffseg.segmenter import MaskSampler, mask_features
@@ -204,3 +206,21 @@ def test_all_windows_of_a_sample_have_its_factors(make_plan_with_factors, make_m
     assert len(seen) == 2 * predictor.windows(tuple(image.shape[1:])) > 8
     for number, w in enumerate(seen):
         assert torch.equal(w[0], predictor._factors(range(2))[number % 2])
+
+
+@pytest.mark.parametrize("old_first", [True, False])
+def test_folds_with_and_without_factors_draw_samples_together(
+    make_plan, make_plan_with_factors, make_model, bank, image, old_first
+):
+    """As after an update in the middle of the folds of a model."""
+    old, new = make_model(make_plan()), make_model(make_plan_with_factors())
+    folds = [old, new] if old_first else [new, old]
+    settings = PredictionSettings(steps=2, samples=4, seed=3)
+    together = Predictor(folds, settings).predict_image(image, bank.all_labels()).probabilities
+    alone = [Predictor([fold], settings).predict_image(image, bank.all_labels()).probabilities for fold in folds]
+    torch.testing.assert_close(together, (alone[0] + alone[1]) / 2)
+    slabs = zip(*SamplePredictor(folds, settings).sample_slabs(image, bank.all_labels(), range(4)), strict=True)
+    samples = [joined(of_sample, tuple(image.shape[1:])).probabilities for of_sample in slabs]
+    for number, fold in enumerate((folds[0], folds[0], folds[1], folds[1])):
+        (slab,) = zip(*SamplePredictor([fold], settings).sample_slabs(image, bank.all_labels(), [number]), strict=True)
+        torch.testing.assert_close(samples[number], joined(slab, tuple(image.shape[1:])).probabilities)

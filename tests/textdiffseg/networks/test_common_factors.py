@@ -13,7 +13,7 @@ STAGES = [Stage(stride=stride, kernel=(3, 3, 3), width=8, blocks=1) for stride i
 @pytest.fixture
 def common():
     torch.manual_seed(0)
-    return CommonFactors(STAGES, width=5, channels=2, factors=3, network=NetworkPlan())
+    return CommonFactors(STAGES, width=5, channels=2, n_factors=3, network=NetworkPlan())
 
 
 def flat_posterior(scale: float = 0.5) -> LatentPosterior:
@@ -33,10 +33,23 @@ def test_loadings_have_the_scale_of_the_latent(common):
 
 @torch.no_grad()
 def test_two_equal_structures_are_told_apart_by_their_place(common):
-    """In features that do not change, only the place and the border of the patch differ."""
-    loadings = common(flat_posterior(), torch.zeros(1, 5, 8, 8, 8))
-    inside = loadings[..., 2:6, 2:6, 2:6]
-    assert inside.std((3, 4, 5)).min() > 1e-3
+    """The U-Net reads m and s of two channels each, then the place along z, y and x, from -1 to 1."""
+    read = []
+    common.unet.register_forward_pre_hook(lambda _, inputs: read.append(torch.cat(inputs[0], dim=1)))
+    posterior = flat_posterior()
+    common(posterior, torch.zeros(1, 5, 8, 8, 8))
+    assert torch.equal(read[0][:, 2:4], posterior.scale)
+    for axis in range(3):
+        along = read[0][0, 4 + axis].movedim(axis, 0).flatten(1)
+        torch.testing.assert_close(along, torch.linspace(-1, 1, 8)[:, None].expand(-1, 64))
+
+
+@torch.no_grad()
+def test_the_first_draws_are_near_the_mask(common):
+    loadings = common(flat_posterior(), torch.randn(1, 5, 8, 8, 8))
+    assert loadings.square().sum(1).mean().sqrt() < 0.2 * 0.5, "of s"
+    weight = torch.nn.init.kaiming_uniform_(torch.empty_like(common.unet.out.weight), a=5**0.5)
+    assert common.unet.out.weight.std() < 0.2 * weight.std()
 
 
 @torch.no_grad()
@@ -78,3 +91,14 @@ def test_fitted_factors_have_the_mean_of_the_posterior():
     precision = torch.eye(2) + known @ known.T / TOLERANCE**2
     mean = torch.linalg.solve(precision, known @ observed / TOLERANCE**2)
     torch.testing.assert_close(found.mean(0), mean, atol=0.02, rtol=0)
+
+
+def test_the_fit_is_float32_within_autocast():
+    """On a GPU, bfloat16 products and a float32 matrix raised an error, and their w was wrong by .2."""
+    torch.manual_seed(3)
+    common_part = torch.randn(1, 1, 1, 4, 4, 4)
+    loadings, where = common_part + 0.05 * torch.randn(1, 3, 1, 4, 4, 4), torch.ones(4, 4, 4, dtype=torch.bool)
+    shift, own = weighted(torch.tensor([[1.0, -1.0, 0.5]]), loadings), torch.zeros(1, 3)
+    expected = fitted_to(own, loadings, shift, where)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(fitted_to(own, loadings, shift, where), expected)

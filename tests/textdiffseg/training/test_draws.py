@@ -7,7 +7,7 @@ import torch
 
 from textdiffseg.data.batch import SampleKey, batch_keys
 from textdiffseg.diffusion.noise import smooth_noise, white_noise
-from textdiffseg.training.draws import draw_noise
+from textdiffseg.training.draws import draw_factors, draw_noise
 
 DRAWN, SIGMAS = 10_000, 5  # samples, and standard errors that a share may be off
 
@@ -84,3 +84,13 @@ def test_smooth_noise_is_correlated_and_white_noise_is_not():
     for draw, expected in ((white_noise, 0.0), (smooth_noise, 0.8)):
         eps = draw_noise(4, (6, 6, 6), 0, keys, 2, draw=draw).eps
         assert (eps[..., 1:] * eps[..., :-1]).mean().item() == pytest.approx(expected, abs=0.15)
+
+
+def test_factors_are_a_function_of_the_seed_and_the_sample():
+    keys = batch_keys(3, 1, 2)
+    drawn = draw_factors(5, 4, 7, keys)
+    assert drawn.shape == (4, 2, 5)
+    assert torch.equal(draw_factors(5, 4, 7, keys[1:])[:, 0], drawn[:, 1])
+    others = [draw_factors(5, 4, 8, keys), draw_factors(5, 4, 7, batch_keys(4, 1, 2)), drawn.flip(1), drawn.flip(0)]
+    assert not any(torch.equal(drawn, other) for other in others)
+    assert draw_factors(50, 50, 7, keys).std() == pytest.approx(1, abs=0.05)

@@ -14,7 +14,7 @@ BATCH, DRAWS, FACTORS = 2, 3, 4
 
 
 def with_factors(plan, **changes):
-    diffusion = plan.diffusion.model_copy(update={"decoder": "likelihood", "factors": FACTORS})
+    diffusion = plan.diffusion.model_copy(update={"decoder": "likelihood", "n_factors": FACTORS})
     return plan.model_copy(update={"diffusion": diffusion, **changes})
 
 

@@ -112,7 +112,7 @@ def test_without_a_learned_decoder_the_denoiser_learns_alone(setting):
 
 def with_factors(model, **changes):
     """The model with the samples of new plans."""
-    diffusion = model.plan.diffusion.model_copy(update={"decoder": "likelihood", "factors": 3})
+    diffusion = model.plan.diffusion.model_copy(update={"decoder": "likelihood", "n_factors": 3})
     torch.manual_seed(1)
     new = build_model(model.plan.model_copy(update={"diffusion": diffusion, **changes}))
     weights = {name: value for name, value in model.state_dict().items() if "sample_decoder" not in name}
@@ -124,12 +124,12 @@ def test_factors_and_denoiser_learn_from_their_own_losses(setting):
     model, *inputs = setting
     new = with_factors(model)
     _, draws, found = of_samples((new, *inputs))
-    assert list(found.named()) == ["factors", "residual"]
+    assert list(found.named()) == ["likelihood", "residual"]
     assert draws.factors.shape == (FACTOR_DRAWS, BATCH, 3)
     assert learning(new, found.residual) == {"denoiser"}
     for name, parameter in new.named_parameters():
         parameter.requires_grad_(name.startswith(SAMPLER))
-    learned = torch.autograd.grad(of_samples((new, *inputs))[2].factors, list(new.common_factors.parameters()))
+    learned = torch.autograd.grad(of_samples((new, *inputs))[2].likelihood, list(new.common_factors.parameters()))
     assert sum(one.abs().sum() for one in learned) > 0
 
 
@@ -142,7 +142,7 @@ def test_the_loss_of_the_factors_is_the_likelihood_of_the_mean_over_draws(settin
     log_p = log_likelihoods(sampler, draws.factors, slots, objective.readout)
     best = log_p.amax(0)  # of each patch; the probabilities themselves are too small for numbers
     expected = -(best + (log_p - best).exp().mean(0).log()).mean() / 8**3
-    torch.testing.assert_close(found.factors, expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(found.likelihood, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_the_denoiser_learns_around_the_mask_of_the_likeliest_draw(setting, monkeypatch):

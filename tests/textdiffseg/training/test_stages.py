@@ -24,11 +24,11 @@ from textdiffseg.training.spread import FACTORS_LEAVE, MAX_GAP, SPREADS, choose_
 from textdiffseg.training.validate import PatchScores
 
 PARTS = ("denoiser.", "sample_decoder.", "common_factors.")
-KINDS = {"factors": {"decoder": "likelihood", "factors": 2}, "older": {"decoder": "learned", "factors": 0}}
+KINDS = {"factors": {"decoder": "likelihood", "n_factors": 2}, "older": {"decoder": "learned", "n_factors": 0}}
 FOLD = Split(train=("a", "b"), validation=("c",))
 EPOCHS, ITERATIONS, SPLIT, TOTAL = 4, 4, 8, 16
 MASKS = {"estimate"}
-SAMPLERS = {"factors": {"factors", "residual"}, "older": {"reconstruction", "residual"}}
+SAMPLERS = {"factors": {"likelihood", "residual"}, "older": {"reconstruction", "residual"}}
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -201,6 +201,26 @@ def test_agreement_and_reference_are_the_dice_of_two_samples_and_of_one_with_the
     assert max(reference.values()) < 1
     assert min(wide.values()) < 1, "after few iterations both samples may miss a label, which is a Dice of 1"
     assert MAX_GAP < 0.05
+
+
+def test_the_samples_that_choose_the_spread_have_factors_of_their_own(kind, whole, preprocessed, monkeypatch):
+    opened = setup.set_up_fold(
+        preprocessed, FOLD, FoldFolder(whole), TrainingOptions(), "default", print, read_position(FoldFolder(whole))
+    )
+    network, drawn, decoded = load_network(FoldFolder(whole)), [], set()
+    given, decode = spread.MaskSampler.given, spread.MaskSampler.decode
+
+    def version(self, w):
+        drawn.append((w, given(self, w)))
+        return drawn[-1][1]
+
+    monkeypatch.setattr(spread.MaskSampler, "given", version)
+    monkeypatch.setattr(spread.MaskSampler, "decode", lambda self, *r: decoded.add(id(self)) or decode(self, *r))
+    choose_spread(network, opened.bank, opened.patches, 0)
+    assert decoded == {id(sampler) for _, sampler in drawn}
+    w = torch.cat([factors for factors, _ in drawn])
+    assert w.shape[1] == network.plan.n_factors
+    assert kind == "older" or len(w.unique(dim=0)) == len(w)
 
 
 def test_the_last_dice_is_that_of_decoded_true_latents(whole, preprocessed, monkeypatch):

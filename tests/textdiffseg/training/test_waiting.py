@@ -52,14 +52,40 @@ def overlapping(plan):
     return Plan.model_validate(plan.model_dump() | {"regions": [[1, 2], [1]], "labels": labels})
 
 
+def with_factors(plan):
+    """The same plan with the samples of new plans."""
+    return plan.model_copy(
+        update={"diffusion": plan.diffusion.model_copy(update={"decoder": "likelihood", "n_factors": 3})}
+    )
+
+
+@pytest.fixture
+def constants(monkeypatch):
+    """The sizes of tensors that are made on the device from the host's numbers, which the host waits for."""
+    made, plain = [], torch.tensor
+
+    def tensor(data, *args, **kwargs):
+        out = plain(data, *args, **kwargs)
+        if out.device == META and out.dim():
+            made.append(tuple(out.shape))
+        return out
+
+    monkeypatch.setattr(torch, "tensor", tensor)
+    return made
+
+
 @pytest.mark.parametrize(
     ("preset", "regions", "first"),
     [(preset, False, 0) for preset in ("default", "unet", "paper", "peer-unet")]
     + [(preset, True, 0) for preset in ("default", "unet", "peer-unet")]  # the publication has no regions
-    + [("default", regions, 20) for regions in (False, True)],  # the denoiser learns
+    + [("default", regions, 20) for regions in (False, True)],  # the sampler learns
 )
-def test_a_step_waits_for_nothing(shapes_plan, preset, regions, first):
-    plan = overlapping(shapes_plan(preset)) if regions else shapes_plan(preset)
+@pytest.mark.parametrize("factors", [False, True])
+def test_a_step_waits_for_nothing(shapes_plan, preset, regions, first, factors, constants):
+    if factors and not first:
+        pytest.skip("only the sampler has factors")
+    plan = with_factors(shapes_plan(preset)) if factors else shapes_plan(preset)
+    plan = overlapping(plan) if regions else plan
     denoiser = 1 if preset == "default" else None
     position = TrainingPosition(seed=0, epochs=2, iterations_per_epoch=20, denoiser_epoch=denoiser, iteration=first)
     state = TrainingState.start(build_model(plan).to(META), position)
@@ -76,7 +102,7 @@ def test_a_step_waits_for_nothing(shapes_plan, preset, regions, first):
         state.position = state.position.after(iteration=first + iteration)
         with Waits() as waits:
             step = train_step(state, Words(), batch, compiled)
-        assert waits.found == []
+        assert waits.found == constants == []
         most = max(most, waits.operators)
     assert most > 100, "the step ran on the device that was watched"
     with pytest.raises(RuntimeError, match="meta"):
