@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from plans.errors import UserError
+from textdiffseg.imaging.sources.numerals import real_number
 from textdiffseg.imaging.sources.streams import MAX_RATIO, Damaged, Stream, read_voxels, reported_as_damage
 
 MAX_HEADER_BYTES = 1 << 20
@@ -91,6 +92,8 @@ def _numbers(text: bytes, dtype: np.dtype, count: int) -> np.ndarray:
         raise Damaged(f"a value has {longest} characters, expected at most {MAX_WORD_BYTES}")
     values = np.empty(count, dtype)
     try:
+        if b"_" in text:  # NumPy reads 1_0 as 10
+            raise ValueError
         for start in range(0, count, _PART):  # an array of texts is as wide as its longest text
             values[start : start + _PART] = np.array(words[start : start + _PART]).astype(dtype)
         return values
@@ -103,7 +106,7 @@ def real_numbers(text: str) -> tuple[float, ...]:
 
     def number(word: str) -> float:
         try:
-            return float(word)
+            return real_number(word)
         except ValueError:
             return math.nan
 

@@ -117,7 +117,7 @@ def _voxel_location(fields: dict[str, str], path: Path, end: int, size: int, com
         held, offset = neighbour(path, name), 0
     if skipped == "-1" and not compressed:
         offset = max(offset, held.stat().st_size - size)
-    elif skipped.isdigit() and int(skipped) > 0 and not compressed and not local:
+    elif skipped.isascii() and skipped.isdigit() and int(skipped) > 0 and not compressed and not local:
         offset = int(skipped[:12])
     elif skipped not in ("0", ""):
         raise UserError(f"{path}: HeaderSize: {skipped[:20]!r} is not supported. Save it again.")

@@ -219,6 +219,7 @@ def test_nrrd_headers_that_are_refused(tmp_path, fields, words):
         ({"NDims": "2", "DimSize": "2 4"}, "found 2 dimensions"),
         ({"ElementNumberOfChannels": "-1"}, "ElementNumberOfChannels: expected"),
         ({"HeaderSize": "7"}, "HeaderSize: '7' is not supported"),
+        ({"HeaderSize": "\u00b2"}, "HeaderSize: '\u00b2' is not supported"),
         ({"DimSize": "2 2 x"}, "DimSize: expected"),
         ({"A:B": "2"}, "contains the line 'A:B'"),
         ({"Comment": "x" * 9000}, "a line of its header has 9010 bytes"),
@@ -314,6 +315,8 @@ def test_a_note_reports_what_a_nrrd_header_leaves_open(tmp_path, fields, notes):
         ({"spacings": "1 -1 1"}, "spacings: expected a spacing above 0"),
         ({"spacings": "1 nan 1"}, "spacings: expected a spacing above 0"),
         (LPS | {"space_units": '"cm" "cm" "cm"'}, "unit of length is 'cm', expected mm"),
+        ({"spacings": "1 1_0 1"}, "spacings: expected a spacing above 0"),
+        (LPS | {"space_origin": "(1_0,0,0)"}, "space origin: expected numbers in mm, found '.1_0,0,0.'"),
         (LPS | {"space_origin": "none"}, "space origin: expected numbers in mm, found 'none'"),
         (LPS | {"space_origin": "(nan,nan,nan)"}, "space origin: expected numbers in mm"),
         ({"space_dimension": 3, "space_origin": "none"}, "space origin: expected numbers in mm"),
@@ -371,6 +374,9 @@ def test_a_note_reports_what_a_metaimage_header_leaves_open(tmp_path, fields, no
     [
         ({"ElementSpacing": "-1 2 3"}, "ElementSpacing: expected a spacing above 0"),
         ({"ElementSpacing": "1 2"}, "ElementSpacing: expected a spacing above 0"),
+        ({"ElementSpacing": "1_0 2 3"}, "ElementSpacing: expected a spacing above 0"),
+        ({"ElementSpacing": "\u0661 2 3"}, "ElementSpacing: expected a spacing above 0"),
+        ({"ElementToIntensityFunctionSlope": "1_0"}, "Slope: expected one number, found '1_0'"),
         ({"ElementSpacing": "nan 2 3"}, "ElementSpacing: expected a spacing above 0"),
         ({"Offset": "nan 0 0"}, "Offset: expected 3 numbers"),
         ({"Offset": "0 0 -1e300"}, "origin is 0/0/-1e.300 mm, expected numbers of at most 100000"),
@@ -395,7 +401,12 @@ def test_numbers_written_as_text_are_read(tmp_path, text):
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [(b"0 1 2 3 4 5   66", "7 of 8 values"), (b"0 1 2 3 4 5 6 x", "not all num")]
+    ("text", "words"),
+    [
+        (b"0 1 2 3 4 5   66", "7 of 8 values"),
+        (b"0 1 2 3 4 5 6 x", "not all num"),
+        (b"0 1 2 3 4 5 6 1_0", "not all num"),
+    ],
 )
 def test_text_that_does_not_hold_the_numbers_is_refused(tmp_path, text, words, capfd):
     with pytest.raises(UserError, match=words):

@@ -14,6 +14,7 @@ from plans.errors import UserError
 from textdiffseg.imaging.sources.dicom.elements import CLASS, DEFLATED, Elements, Header, Wanted, read_header
 from textdiffseg.imaging.sources.dicom.files import DicomSource
 from textdiffseg.imaging.sources.formats import START_BYTES, wrong_ending
+from textdiffseg.imaging.sources.numerals import real_number
 from textdiffseg.imaging.sources.streams import Damaged, zip_faults_as_damage
 
 IMAGE_TYPE, INSTANCE, MODALITY, THICKNESS = 0x00080008, 0x00080018, 0x00080060, 0x00180050
@@ -155,7 +156,7 @@ class Instance:
         if not text:
             return None
         try:
-            found = tuple(float(word) for word in text.split("\\"))
+            found = tuple(real_number(word) for word in text.split("\\"))
         except ValueError:
             raise self.wrong(field, text) from None
         if len(found) != count or not all(isfinite(value) for value in found):

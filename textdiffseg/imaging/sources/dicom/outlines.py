@@ -65,6 +65,8 @@ def _notes(name: str, closed: bool, left_out: bool, held: bool) -> tuple[str, ..
 def _points(contour: "Dataset", name: str, path: Path) -> np.ndarray:
     """The points (N, 3) of an outline: world LPS in mm. Raises `UserError` for a malformed one."""
     try:
+        if b"_" in _stored(contour):  # pydicom reads 1_0 as 10
+            raise ValueError
         numbers = np.array(contour.get("ContourData") or (), float).ravel()
     except (TypeError, ValueError, ArithmeticError):
         raise _malformed(name, path, "has a coordinate that is not a number") from None
@@ -77,6 +79,13 @@ def _points(contour: "Dataset", name: str, path: Path) -> np.ndarray:
             name, path, f"has a coordinate of {farthest:.4g} mm, expected numbers of at most {MAX_ORIGIN_MM:.0f}"
         )
     return numbers.reshape(-1, 3)
+
+
+def _stored(contour: "Dataset") -> bytes:
+    """The coordinates as the file holds them; empty if they do not come from a file."""
+    element = contour.get_item("ContourData") if "ContourData" in contour else None
+    value = None if element is None else element.value
+    return value if isinstance(value, bytes) else b""
 
 
 def _malformed(name: str, path: Path, fault: str) -> UserError:

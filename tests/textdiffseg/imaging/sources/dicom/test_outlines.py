@@ -9,6 +9,8 @@ import pytest
 pytest.importorskip("pydicom")
 
 from pydicom import Dataset
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 
 from plans.errors import UserError
 from textdiffseg.imaging.sources.dicom import outlines
@@ -169,6 +171,13 @@ def test_hundreds_of_outlines_are_compared_with_their_neighbours_alone(monkeypat
 )
 def test_outlines_that_hold_no_voxels_have_a_note(contours, note):
     assert filled(contours, "liver", GRID, Path("a.dcm"))[1] == (() if note is None else (note,))
+
+
+def test_a_coordinate_that_only_python_reads_as_a_number_is_refused():
+    """The values of a file are bytes until they are used."""
+    item, raw = box(3, 8), b"1_0\\2\\3\\4\\5\\6\\7\\8\\9 "
+    item[Tag("ContourData")] = RawDataElement(Tag("ContourData"), "DS", len(raw), raw, 0, False, True)
+    assert "has a coordinate that is not a number" in refused(item)
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR DS")  # as the values are set
