@@ -50,6 +50,7 @@ class Header:
     pixels: int | None  # the tag of the pixel data; None: the file has none
     offset: int = 0  # of the pixel data's value, in bytes
     length: int = 0  # of it; `UNDEFINED`: it consists of fragments
+    kind: bytes = b""  # of the pixel data: OB, OW, ...; empty in the implicit encoding
 
     @property
     def order(self) -> str:
@@ -76,8 +77,10 @@ def read_header(file: BinaryIO, size: int, wanted: Wanted) -> Header:
     if syntax == DEFLATED:
         return Header({CLASS: sop_class}, syntax, None)
     reader = _Reader(source, ">" if syntax == BIG_ENDIAN else "<", syntax != IMPLICIT, wanted)
-    elements, pixels, length = reader.elements()
-    return Header(elements, syntax, pixels, source.position, length)
+    elements, pixels = reader.elements()
+    if pixels is None:
+        return Header(elements, syntax, None, source.position)
+    return Header(elements, syntax, pixels.tag, source.position, pixels.length, pixels.kind)
 
 
 def fragments(file: BinaryIO, size: int, offset: int) -> int:
@@ -102,13 +105,13 @@ def _read_meta(source: "_Bytes") -> tuple[str, bytes]:
     """The transfer syntax and the SOP class, from the file's meta information if it has some."""
     meta, syntax, sop_class = _Reader(source, "<", True, Wanted(())), "", b""
     while source.peek(2) == b"\x02\0":
-        tag, _, length = meta.head()
-        if tag == _SYNTAX:
-            syntax = meta.value(length).decode("ascii", "replace").strip(" \0")
-        elif tag == _MEDIA_CLASS:
-            sop_class = meta.value(length)
+        head = meta.head()
+        if head.tag == _SYNTAX:
+            syntax = meta.value(head.length).decode("ascii", "replace").strip(" \0")
+        elif head.tag == _MEDIA_CLASS:
+            sop_class = meta.value(head.length)
         else:
-            source.skip(length)
+            source.skip(head.length)
     return syntax or (EXPLICIT if source.peek(6)[4:].isupper() else IMPLICIT), sop_class
 
 
@@ -151,6 +154,15 @@ class _Bytes:
         self._chunk, self._at, self._start = b"", 0, target
 
 
+@dataclass(frozen=True)
+class _Head:
+    """What stands before the value of an element."""
+
+    tag: int
+    kind: bytes  # such as US; empty in the implicit encoding
+    length: int
+
+
 class _Reader:
     """Reads elements in one encoding."""
 
@@ -159,15 +171,16 @@ class _Reader:
         if depth > _MAX_DEPTH:
             raise Damaged(f"its sequences are nested more than {_MAX_DEPTH} deep")
 
-    def elements(self, length: int = UNDEFINED) -> tuple[Elements, int | None, int]:
-        """The wanted elements of `length` bytes. If pixel data follow, their tag and length, else None and 0."""
+    def elements(self, length: int = UNDEFINED) -> tuple[Elements, _Head | None]:
+        """The wanted elements of `length` bytes, and the head of the pixel data if they follow."""
         end, found = self._source.position + length, Elements()
         while self._source.position < end and (self._depth or self._source.peek(1)):
-            tag, kind, size = self.head()
+            head = self.head()
+            tag, kind, size = head.tag, head.kind, head.length
             if tag == _ITEM_END:
                 break
             if tag in PIXEL_DATA and self._depth == 0:
-                return found, tag, size
+                return found, head
             if size == UNDEFINED and kind in (b"OB", b"OW"):  # compressed pixels of an icon
                 _skip_fragments(self._source)
             elif size == UNDEFINED or tag in self._wanted.sequences:
@@ -180,21 +193,21 @@ class _Reader:
                 found[tag] = self.value(size)
             else:
                 self._source.skip(size)
-        return found, None, 0
+        return found, None
 
-    def head(self) -> tuple[int, bytes, int]:
-        """The tag of the next element, its type in explicit encodings, and its length."""
+    def head(self) -> _Head:
+        """The head of the next element."""
         group, number = self._numbers("HH", 4)
         tag = group << 16 | number
         if group == _DELIMITERS or not self._explicit:
-            return tag, b"", self._numbers("I", 4)[0]
+            return _Head(tag, b"", self._numbers("I", 4)[0])
         kind = self._source.take(2)
         if not (kind.isalpha() and kind.isupper()):
             raise Damaged(f"no data element in byte {self._source.position - 6}")
         if kind in _LONG:
             self._source.skip(2)
-            return tag, kind, self._numbers("I", 4)[0]
-        return tag, kind, self._numbers("H", 2)[0]
+            return _Head(tag, kind, self._numbers("I", 4)[0])
+        return _Head(tag, kind, self._numbers("H", 2)[0])
 
     def value(self, length: int) -> bytes:
         """The next value."""

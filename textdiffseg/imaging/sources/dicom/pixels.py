@@ -14,7 +14,15 @@ import numpy as np
 
 from plans.errors import UserError
 from textdiffseg.imaging.sources.dicom.decompress import CannotDecompress, Decompressor
-from textdiffseg.imaging.sources.dicom.elements import BIG_ENDIAN, EXPLICIT, IMPLICIT, PIXEL_DATA, UNDEFINED, fragments
+from textdiffseg.imaging.sources.dicom.elements import (
+    BIG_ENDIAN,
+    EXPLICIT,
+    IMPLICIT,
+    PIXEL_DATA,
+    UNDEFINED,
+    Header,
+    fragments,
+)
 from textdiffseg.imaging.sources.dicom.instances import (
     ALLOCATED,
     COLUMNS,
@@ -109,15 +117,27 @@ def _stored(instance: Instance, decompressor: Decompressor) -> np.ndarray:
     with instance.source.open() as file, zip_faults_as_damage():
         if header.syntax in _PLAIN:
             file.seek(header.offset)
-            content = file.read(prod(shape) * kind.itemsize)
-            while file.read(_CHUNK_BYTES):  # the checksum of a zip's member follows its last byte
-                pass
-            if len(content) < prod(shape) * kind.itemsize:
-                raise Damaged("it ends inside its pixels")
+            content = _uncompressed(file, header, prod(shape) * kind.itemsize, kind)
             values = np.frombuffer(content, kind).reshape(shape).astype(kind.newbyteorder("="), copy=False)
         else:
             values = _decompressed(instance, file, decompressor).reshape(shape)
     return values if kind.kind == "f" else _without_other_bits(values, instance)
+
+
+def _uncompressed(file: BinaryIO, header: Header, size: int, kind: np.dtype) -> bytes:
+    """The `size` bytes of the values, from the current place of the file on. The file is read to its end.
+
+    Words of two bytes (OW) begin with their high byte in big endian, and their low byte holds the first of two pixels
+    of one byte (PS3.5, 8.1.1). So the bytes of each pair are exchanged, also across rows and frames.
+    """
+    swapped = header.order == ">" and header.kind == b"OW" and kind.itemsize == 1
+    need = size + size % 2 if swapped else size
+    content = file.read(need)
+    while file.read(_CHUNK_BYTES):  # the checksum of a zip's member follows its last byte
+        pass
+    if min(len(content), header.length) < need:
+        raise Damaged("it ends inside its pixels")
+    return np.frombuffer(content, np.uint16).byteswap().tobytes()[:size] if swapped else content
 
 
 def _decompressed(instance: Instance, file: BinaryIO, decompressor: Decompressor) -> np.ndarray:

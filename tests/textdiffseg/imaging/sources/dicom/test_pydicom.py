@@ -80,6 +80,25 @@ def test_a_pet_series_with_a_slope_per_slice(tmp_path, voxels, syntax):
     np.testing.assert_allclose(scan.geometry.spacing, (3.3, 2, 3))
 
 
+@pytest.mark.parametrize("kind", ["OB", "OW"])
+@pytest.mark.parametrize("shape", [(5, 6, 8), (5, 3, 7)])
+def test_pixels_of_one_byte_in_big_endian(tmp_path, shape, kind):
+    """In words of two bytes, the bytes of each pair are exchanged. A frame of 21 bytes ends inside a pair."""
+    voxels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    groups = [item(PlanePositionSequence=[item(ImagePositionPatient=[0, 0, 2 * z])]) for z in range(5)]
+    content = voxels.tobytes() + b"\0" * (voxels.size % 2)
+    if kind == "OW":
+        content = np.frombuffer(content, "<u2").astype(">u2").tobytes()
+    fields = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "PixelRepresentation": 0, "PixelData": content}
+    fields |= {"NumberOfFrames": 5, "PerFrameFunctionalGroupsSequence": groups}
+    fields |= {"ImageOrientationPatient": list("100010"), "PixelSpacing": [2, 3]}
+    data = made(voxels, ExplicitVRBigEndian, EnhancedMRImageStorage, **fields)
+    data["PixelData"].VR = kind
+    data.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    assert np.array_equal(pydicom.dcmread(tmp_path / "a.dcm").pixel_array, voxels)
+    assert np.array_equal(read_volume((tmp_path / "a.dcm",)).array[0], voxels)
+
+
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless])
 @pytest.mark.parametrize("order", [(0, 1, 2, 3, 4), (3, 0, 4, 2, 1)])
 def test_an_enhanced_mr_file_with_a_slope_and_a_place_per_frame(tmp_path, voxels, syntax, order):
