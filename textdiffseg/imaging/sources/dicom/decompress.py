@@ -6,6 +6,7 @@ and a reason follows. The limit is on memory: a compressed picture may be larger
 """
 
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import numpy as np
 
 _HEAD, _ANSWER = struct.Struct("<QQ"), struct.Struct("<4sQ")  # length and limit of a message; type and length
 _BASE_BYTES, _WORK_RATIO = 1 << 30, 32  # memory of the decoder: fixed, and per byte of values
+_ADDRESS = re.compile(r" ?\(0x[0-9a-fA-F]+\)")
 _SECONDS = 5.0  # until the process is ended by force
 
 
@@ -119,10 +121,15 @@ def _decompressed(content: bytes, limit: int) -> tuple[bytes, bytes]:
     except MemoryError:
         return b" " * 4, b"it needs much more memory than the declared pixels"
     except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        return b" " * 4, (lines[-1] if lines else "unknown format").encode()
+        return b" " * 4, _reason(str(error)).encode()
     finally:
         os.close(file)
+
+
+def _reason(message: str) -> str:
+    """The last line of a message of ITK, without addresses in memory."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    return _ADDRESS.sub("", lines[-1]) if lines else "unknown format"
 
 
 if __name__ == "__main__":

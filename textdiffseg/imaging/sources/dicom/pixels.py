@@ -23,6 +23,7 @@ from textdiffseg.imaging.sources.dicom.elements import (
     Header,
     fragments,
 )
+from textdiffseg.imaging.sources.dicom.encapsulated import one_fragment_per_frame
 from textdiffseg.imaging.sources.dicom.instances import (
     ALLOCATED,
     COLUMNS,
@@ -147,8 +148,8 @@ def _decompressed(instance: Instance, file: BinaryIO, decompressor: Decompressor
     length = fragments(BytesIO(content), len(content), offset)
     expected, kind = prod((instance.count, *instance.shape)), _kind(instance)
     try:
-        pixels = _minimal(instance) + content[offset : offset + length]
-        values = decompressor.values(pixels, expected * kind.itemsize)
+        stored = one_fragment_per_frame(content[offset : offset + length], instance.count)
+        values = decompressor.values(_minimal(instance) + stored, expected * kind.itemsize)
     except CannotDecompress as error:
         raise Damaged(f"its pixels cannot be decompressed: {error}") from None
     if values.size != expected or values.dtype != kind:
