@@ -12,7 +12,7 @@ from plans.errors import UserError
 from plans.file_names import is_archive_name, split_ending
 from plans.plan import MAX_LABEL_VALUE
 from textdiffseg.imaging.regrid import MIN_OVERLAP, RESAMPLED, overlap, regrid
-from textdiffseg.imaging.sources.dicom.files import is_slice
+from textdiffseg.imaging.sources.dicom.files import index_line, is_index, is_slice
 from textdiffseg.imaging.sources.headers import VoxelBlock
 from textdiffseg.imaging.sources.unread import is_zip_of_images, unread_line
 from textdiffseg.imaging.volume import Geometry, Volume, describe, refuse_flat, refuse_unusable
@@ -167,6 +167,8 @@ def _read_any(path: Path, series: str | None = None) -> Volume:
 
 
 def _read(path: Path, series: str | None) -> Volume:
+    if is_index(path) and path.exists():
+        raise UserError(index_line(path))
     if is_series(path):
         from textdiffseg.imaging.sources.dicom import read_series
 

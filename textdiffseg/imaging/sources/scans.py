@@ -7,7 +7,7 @@ from pathlib import Path
 
 from plans.errors import UserError
 from plans.file_names import FILE_ENDINGS, channel_file, is_archive_name, split_channel, split_ending
-from textdiffseg.imaging.sources.dicom.files import is_slice, is_zip_of_slices
+from textdiffseg.imaging.sources.dicom.files import index_line, is_index, is_slice, is_zip_of_slices
 from textdiffseg.imaging.sources.dicom.listing import first_slices_of, scan_of_slice, scans_of_slices
 from textdiffseg.imaging.sources.unread import unread_images, unread_line
 
@@ -104,6 +104,8 @@ def _case_of(file: Path) -> str:
         return stem.removesuffix("_0000")
     if is_archive_name(file.name):
         return file.name[: -len(file.suffix)]
+    if is_index(file):
+        raise UserError(index_line(file))
     if is_slice(file):
         return scan_of_slice(file)
     if unread_images([file]):

@@ -10,11 +10,13 @@ from typing import BinaryIO, Protocol
 from plans.errors import UserError
 from plans.file_names import is_slice_name, split_ending
 from textdiffseg.imaging.sources.dicom.elements import is_dicom
+from textdiffseg.imaging.sources.formats import START_BYTES
 from textdiffseg.imaging.sources.streams import Damaged, zip_faults_as_damage
 
 MAX_MEMBERS = 100_000
 MAX_OPENED_FILES = 200  # of a zip, to find slices among them
 _INDEX = "DICOMDIR"  # lists the files of a medium
+_INDEX_CLASS = b"\x02\0\x02\0UI\x14\x001.2.840.10008.1.3.10"  # the element (0002,0002)
 _START_BYTES = 132  # of a file, which show that it is DICOM
 _ENCRYPTED = 1  # flag of a member
 
@@ -80,9 +82,28 @@ class DicomMember:
 
 def is_slice(path: Path) -> bool:
     """Whether a file seems to be DICOM, by its name or its first bytes."""
-    if split_ending(path.name)[1] or path.name.startswith(".") or path.name.upper() == _INDEX or not path.is_file():
+    if split_ending(path.name)[1] or path.name.startswith(".") or is_index(path) or not path.is_file():
         return False
     return is_slice_name(path.name) or _is_dicom(DicomFile(path))
+
+
+def is_index(path: Path) -> bool:
+    """Whether a file has the name of the list of a medium's files."""
+    return path.name.upper() == _INDEX and not path.is_dir()
+
+
+def index_line(path: Path) -> str:
+    """The line for a list of a medium's files that is given in place of a scan."""
+    return (
+        f"{path} is a DICOMDIR: it lists the files of a CD or an export, and holds no image. Give the folder of the "
+        f"slices, or {path.absolute().parent}, where all folders below are searched."
+    )
+
+
+def has_index_class(path: Path) -> bool:
+    """Whether a DICOM file is the list of a medium's files by its class, as it may have another name."""
+    with path.open("rb") as file:
+        return _INDEX_CLASS in file.read(START_BYTES)
 
 
 @contextmanager

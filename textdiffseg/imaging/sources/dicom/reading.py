@@ -12,7 +12,14 @@ from plans.file_names import is_archive_name
 from plans.geometry import triple
 from textdiffseg.imaging.grids import MAX_SHEAR, straighten
 from textdiffseg.imaging.sources.dicom.copies import copies_among, refuse_contradictions
-from textdiffseg.imaging.sources.dicom.files import DicomFile, DicomSource, is_slice, slices_of
+from textdiffseg.imaging.sources.dicom.files import (
+    DicomFile,
+    DicomSource,
+    has_index_class,
+    index_line,
+    is_slice,
+    slices_of,
+)
 from textdiffseg.imaging.sources.dicom.instances import read_instance
 from textdiffseg.imaging.sources.dicom.series import Choice, Series, choose, group
 from textdiffseg.imaging.sources.dicom.stack import affine_in_order, stack
@@ -113,6 +120,8 @@ def _chosen(source: Path, uid: str | None) -> Iterator[Choice]:
     with _files(source, uid) as files:
         if source.is_file() and not is_archive_name(source.name):
             own = read_instance(DicomFile(source))
+            if own is None and has_index_class(source):
+                raise UserError(index_line(source))
             if own is None:
                 raise UserError(f"{source} is a DICOM file without slices of a scan. Give a slice, or their folder.")
             uid = uid or own.series

@@ -1,5 +1,7 @@
 """Which DICOM files are scans, under which id, and which series is read."""
 
+import re
+import struct
 import zipfile
 from itertools import pairwise
 
@@ -211,6 +213,26 @@ def test_folders_of_localizers_and_colour_pictures_are_not_scans_beside_others(h
     write_series(hospital / "P1" / "dose", voxels[:1], series="1.8", samples=3)
     assert list_scans(hospital) == before
     assert list(list_scans(hospital / "P1" / "scout")) == ["scout"], "it is reported when it is read"
+
+
+@pytest.mark.parametrize("name", ["DICOMDIR", "dicomdir", "index.dcm"])
+def test_the_index_of_a_medium_is_named_if_it_is_given_as_a_scan(hospital, name):
+    """Viewers open the index. Here the folder beside it is the scan."""
+    sop_class, syntax = b"1.2.840.10008.1.3.10", b"1.2.840.10008.1.2.1\0"
+    meta = b"".join(
+        struct.pack("<HH2sH", 2, tag, b"UI", len(value)) + value for tag, value in ((2, sop_class), (16, syntax))
+    )
+    (hospital / "DICOMDIR").unlink()
+    path = hospital / name
+    path.write_bytes(bytes(128) + b"DICM" + meta + struct.pack("<HH2sH", 4, 0x1130, b"CS", 4) + b"DISK")
+    line = f"{re.escape(str(path))} is a DICOMDIR: .* holds no image. Give the folder .*{re.escape(str(hospital))},"
+    for series in (None, "1.2.1"):
+        with pytest.raises(UserError, match=line):
+            read_volume((path,), series=series)
+    if name != "index.dcm":
+        with pytest.raises(UserError, match=line):
+            list_scans(path)
+    assert len(list_scans(hospital)) == 3
 
 
 def test_the_index_of_a_medium_and_other_files_are_not_slices(tmp_path, write_series, write_dicom, voxels):
