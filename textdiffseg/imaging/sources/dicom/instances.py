@@ -26,12 +26,25 @@ PHOTOMETRIC = 0x00280004
 ALLOCATED, STORED, HIGH_BIT, SIGNED = 0x00280100, 0x00280101, 0x00280102, 0x00280103
 INTERCEPT, SLOPE, LOOKUP_TABLE = 0x00281052, 0x00281053, 0x00283000
 SHARED_GROUPS, FRAME_GROUPS = 0x52009229, 0x52009230
-# Functional groups: plane position, plane orientation, pixel measures, pixel value transformation.
-_GROUPS = (0x00209113, 0x00209116, 0x00289110, 0x00289145)
-_OF_FRAMES = (POSITION, ORIENTATION, SPACING, INTERCEPT, SLOPE)
+_EFFECTIVE_ECHO_TIME, _B_VALUE = 0x00189082, 0x00189087
+_DOUBLES = (_EFFECTIVE_ECHO_TIME, _B_VALUE)  # stored as binary numbers, not as text
+# Attributes that all slices of one image share, with their names. A series may hold several images.
+KINDS = {
+    CLASS: "SOPClassUID",
+    0x00180081: "EchoTime",
+    0x00180086: "EchoNumbers",
+    _EFFECTIVE_ECHO_TIME: "EffectiveEchoTime",
+    _B_VALUE: "DiffusionBValue",
+    0x00209056: "StackID",
+    0x00541001: "Units",
+}
+# Functional groups: plane position, plane orientation, pixel measures, pixel value transformation, frame content,
+# echo, diffusion.
+_GROUPS = (0x00209113, 0x00209116, 0x00289110, 0x00289145, 0x00209111, 0x00189114, 0x00189117)
+_OF_FRAMES = (POSITION, ORIENTATION, SPACING, INTERCEPT, SLOPE, *KINDS)
 _WANTED = Wanted(
     (
-        *(IMAGE_TYPE, CLASS, INSTANCE, MODALITY, THICKNESS, STUDY, SERIES, SERIES_NUMBER, FRAME_OF_REFERENCE),
+        *(IMAGE_TYPE, INSTANCE, MODALITY, THICKNESS, STUDY, SERIES, SERIES_NUMBER, FRAME_OF_REFERENCE),
         *(PATIENT_ID, SAMPLES, PHOTOMETRIC, FRAMES),
         *(ROWS, COLUMNS, ALLOCATED, STORED, HIGH_BIT, SIGNED, *_OF_FRAMES),
     ),
@@ -56,6 +69,7 @@ class Frame:
     slope: float
     intercept: float
     is_scaled: bool  # slope and intercept are in the file
+    kinds: tuple[str, ...]  # the values of `KINDS`, as text; empty where they are missing
 
 
 @dataclass(frozen=True)
@@ -149,7 +163,15 @@ class Instance:
             slope[0],
             (intercept or (0.0,))[0],
             intercept is not None,
+            tuple(self._kind(elements, tag) for tag in KINDS),
         )
+
+    def _kind(self, elements: Elements, tag: int) -> str:
+        """A value of `KINDS` as text. Empty: it is missing."""
+        value = elements.get(tag, b"")
+        if tag in _DOUBLES and isinstance(value, bytes) and len(value) == 8:
+            return f"{struct.unpack(f'{self.header.order}d', value)[0]:g}"
+        return _text(elements, tag)
 
     def _numbers(self, elements: Elements, tag: int, count: int, field: str) -> tuple[float, ...] | None:
         text = _text(elements, tag)

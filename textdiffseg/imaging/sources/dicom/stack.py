@@ -1,22 +1,26 @@
 """The slices of a series as one grid in space. Slices that are not a regular stack are refused."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from plans.errors import UserError
+from plans.errors import UserError, listed
 from textdiffseg.imaging.sources.dicom.instances import (
     FRAME_OF_REFERENCE,
+    KINDS,
     LOOKUP_TABLE,
     PATIENT_ID,
     Frame,
 )
 from textdiffseg.imaging.sources.dicom.series import Series
+from textdiffseg.imaging.sources.numerals import real_number
 
 MAX_UNEVENNESS = 0.1  # deviation of a step between slices, relative to the median step
 MAX_TURN = 1e-3  # difference between the orientations of two slices, as of unit vectors
+MAX_ROUNDING = 0.01  # difference between two echo times or b-values that are the same, relative to the larger one
 MAX_SIDEWAYS_PIXELS = 0.5  # deviation of a slice from the line through the corners of all slices
+_MEASURED = ("EchoTime", "EffectiveEchoTime", "DiffusionBValue")  # of `KINDS`; the others are names and numbers
 
 
 @dataclass(frozen=True)
@@ -123,11 +127,37 @@ def _refuse_mixed(series: Series, frames: Sequence[Frame], where: str) -> None:
             f"{where}: {len(plain)} of its {len(frames)} slices have no RescaleIntercept ({name}), so their values "
             "are of another scale. Export the series again."
         )
+    _refuse_several_images(frames, where)
     spacings = np.array([frame.spacing or (0.0, 0.0) for frame in frames])
     if np.abs(spacings - spacings[0]).max() > 1e-4 * spacings.max(initial=0):
         raise UserError(
             f"{where}: its slices have different pixel spacings. Put those of each spacing into their own folder."
         )
+
+
+def _refuse_several_images(frames: Sequence[Frame], where: str) -> None:
+    """Raise `UserError` if the slices belong to several images, such as two echoes. A missing value is a value."""
+    for place, name in enumerate(KINDS.values()):
+        first: dict[str, Frame] = {}  # of each value
+        for frame in frames:
+            first.setdefault(frame.kinds[place], frame)
+        if len(first) == 1 or (name in _MEASURED and _are_rounded(first)):
+            continue
+        values = listed([value or "missing" for value in first], 5)
+        one, other = map(_named, list(first.values())[:2])
+        raise UserError(
+            f"{where}: its slices differ in {name} ({values}), as {one} and {other}, so they are several images. "
+            f"{_apart(name, frames)}"
+        )
+
+
+def _are_rounded(values: Iterable[str]) -> bool:
+    """Whether texts are numbers that differ by rounding only."""
+    try:
+        numbers = [real_number(value) for value in values]
+    except ValueError:
+        return False
+    return max(numbers) - min(numbers) <= MAX_ROUNDING * max(map(abs, numbers))
 
 
 def _refuse_uneven(frames: Sequence[Frame], places: np.ndarray, where: str) -> None:

@@ -16,6 +16,13 @@ FIELDS = {  # name -> tag and type
     "description": (0x0008103E, "LO"),
     "patient": (0x00100010, "PN"),
     "thickness": (0x00180050, "DS"),
+    "echo_time": (0x00180081, "DS"),
+    "echo_number": (0x00180086, "IS"),
+    "effective_echo_time": (0x00189082, "FD"),
+    "echo": (0x00189114, "SQ"),
+    "stack": (0x00209056, "SH"),
+    "content": (0x00209111, "SQ"),
+    "units": (0x00541001, "CS"),
     "study": (0x0020000D, "UI"),
     "patient_id": (0x00100020, "LO"),
     "series": (0x0020000E, "UI"),
@@ -64,6 +71,8 @@ def encoded(fields: dict, explicit: bool, undefined: bool) -> bytes:
         else:
             if kind == "US":
                 value = struct.pack("<H", value)
+            elif kind == "FD":
+                value = struct.pack("<d", value)
             elif kind != "OW":
                 values = value if isinstance(value, (tuple, list)) else (value,)
                 value = "\\".join(f"{one:.10g}" if isinstance(one, float) else str(one) for one in values).encode()
