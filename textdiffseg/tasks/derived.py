@@ -100,12 +100,12 @@ class DerivedFiles:
         `corrected`: the mask is not the predicted one.
         """
         manifest = self._of_present_mask(manifest, corrected)
-        if not self.is_converted(manifest):
-            mask = read_labels(self.mask)
-            manifest = self._convert(mask.array[0], mask.geometry, manifest)
         if self.run.picture and not is_drawn(self.mask, manifest):
             missing = self.run.missing.get(manifest.request.case, ())
-            draw_from_files(self.mask, self.scan, missing, manifest, self.run.prepared.hounsfield)
+            manifest = draw_from_files(self.mask, self.scan, missing, manifest, self.run.prepared.hounsfield)
+        if not self.is_converted(manifest):
+            mask = read_labels(self.mask)
+            self._convert(mask.array[0], mask.geometry, manifest)
 
     def _of_present_mask(self, manifest: Manifest, corrected: bool) -> Manifest:
         """The manifest without the files of an earlier state of the mask, which are deleted."""
@@ -126,23 +126,24 @@ class DerivedFiles:
         return manifest
 
     def write(self, result: Result, volume: Volume | None, manifest: Manifest) -> None:
-        """Write all files, and note them in the manifest. volume: the scan, for the picture."""
-        manifest = self._convert(result.labels, result.geometry, manifest)
-        if self.run.picture and volume is not None:
-            draw(self.mask, volume, result.labels, manifest, self.run.prepared.hounsfield)
+        """Write all files, and note them in the manifest. volume: the scan, for the picture.
 
-    def _convert(self, labels: np.ndarray, geometry: Geometry, manifest: Manifest) -> Manifest:
-        """The manifest with all files but the picture, which are written. labels: values (D, H, W) on `geometry`."""
+        The picture comes first, as a DICOM form may fail.
+        """
+        if self.run.picture and volume is not None:
+            manifest = draw(self.mask, volume, result.labels, manifest, self.run.prepared.hounsfield)
+        self._convert(result.labels, result.geometry, manifest)
+
+    def _convert(self, labels: np.ndarray, geometry: Geometry, manifest: Manifest) -> None:
+        """Write all files but the picture, and note them in the manifest. labels: values (D, H, W) on `geometry`."""
         if not self.paths:
-            return manifest
+            return
         begun = manifest.converted | {self._name(path): "" for path in self.paths}
         write_record(manifest_path(self.mask), manifest.model_copy(update={"converted": begun}))
         sweep({path.parent for path in self.paths})
         self.forms.write(labels, geometry, self.scan[0], manifest.versions.get("textdiffseg", ""))
         done = manifest.converted | {self._name(path): hash_files([path]) for path in self.paths}
-        final = manifest.model_copy(update={"converted": done})
-        write_record(manifest_path(self.mask), final)
-        return final
+        write_record(manifest_path(self.mask), manifest.model_copy(update={"converted": done}))
 
     def _is_derived(self, path: Path) -> bool:
         """Whether a path lies in a folder of derived files, after all links are followed."""

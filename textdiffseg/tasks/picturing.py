@@ -39,18 +39,19 @@ def drop_picture(mask: Path, before: Manifest | None) -> None:
 
 def draw_from_files(
     mask: Path, paths: tuple[Path, ...], missing: tuple[int, ...], manifest: Manifest, hounsfield: bool
-) -> None:
-    """Draw the picture of a complete case, and note it in the manifest. `missing`: channels without a file."""
+) -> Manifest:
+    """The manifest with the picture of a complete case, which is drawn. `missing`: channels without a file."""
     from textdiffseg.imaging.sources.files import read_labels, read_volume
 
-    draw(mask, read_volume(paths, missing=missing), read_labels(mask).array[0], manifest, hounsfield)
+    return draw(mask, read_volume(paths, missing=missing), read_labels(mask).array[0], manifest, hounsfield)
 
 
-def draw(mask: Path, scan: Volume, labels: np.ndarray, manifest: Manifest, hounsfield: bool) -> None:
-    """Draw the picture of a predicted case, and note it in the manifest. labels: values (D, H, W)."""
+def draw(mask: Path, scan: Volume, labels: np.ndarray, manifest: Manifest, hounsfield: bool) -> Manifest:
+    """The manifest with the picture of a predicted case, which is drawn. labels: values (D, H, W)."""
     from textdiffseg.imaging.planes import draw_planes
 
     names = {value: name for name, value in manifest.labels.items()}
     draw_planes(picture_path(mask), scan, labels, names, manifest.request.case, hounsfield)
     drawn = manifest.model_copy(update={"picture": hash_files([picture_path(mask)])})
     write_record(manifest_path(mask), drawn)
+    return drawn

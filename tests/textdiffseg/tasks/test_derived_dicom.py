@@ -166,6 +166,27 @@ def test_a_failure_after_the_mask_leaves_the_mask(predict, root, monkeypatch):
     assert (root / "out" / "dicom-seg" / "one.dcm").is_file()
 
 
+def test_a_form_that_fails_does_not_take_the_others_with_it(predict, root, monkeypatch):
+    pytest.importorskip("matplotlib")
+    from textdiffseg.imaging.writers import dicom_seg
+
+    def refused(*_):
+        raise UserError("one.dcm: no dicom-seg can be made.")
+
+    monkeypatch.setattr(dicom_seg, "write_segmentation", refused)
+    wanted = ("--dicom-seg", "--rtstruct", "--separate", "--picture")
+    code, _, err = predict(*wanted, source=root / "scans" / "one")
+    assert (code, "no dicom-seg can be made" in err) == (2, True)
+    others = ("one.nii.gz", "one.png", "rtstruct/one.dcm", "separate/one/back.nii.gz")
+    assert all((root / "out" / name).is_file() for name in others)
+    monkeypatch.undo()
+    drawn = (root / "out" / "one.png").stat().st_mtime_ns
+    monkeypatch.setattr(stages, "window_reporter", None)
+    assert predict(*wanted, source=root / "scans" / "one")[0] == 0
+    assert (root / "out" / "dicom-seg" / "one.dcm").is_file()
+    assert (root / "out" / "one.png").stat().st_mtime_ns == drawn
+
+
 def test_python_writes_the_same_forms_of_a_result(predict, root, plan):
     assert predict("--dicom-seg", "--separate")[0] == 0
     model = tds.load(root / "results" / plan.dataset / "default", folds=(0,), device="cpu")

@@ -55,7 +55,7 @@ class OtherForms:
         for kind in self.dicom:
             if scan is None:
                 raise UserError(f"{prefix}{kind} needs a DICOM scan that was given as a path.")
-            check_source(scan, f"{prefix}{kind}", series)
+            check_source(scan, f"{prefix}{kind}", series, kind)
 
     def write(
         self, labels: np.ndarray, geometry: Geometry, scan: Path | None, version: str, series: str | None = None

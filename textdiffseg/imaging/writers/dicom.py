@@ -7,23 +7,33 @@ import numpy as np
 
 from plans.errors import UserError
 from plans.file_names import split_ending
-from plans.layout import DICOM_SEG, Conversion
+from plans.layout import DICOM_SEG, RTSTRUCT, Conversion
 from textdiffseg.imaging.volume import Geometry
 
 
-def check_source(scan: Path, option: str, series: str | None = None) -> None:
-    """Raise `UserError` if DICOM outputs cannot refer to a scan, or to a series of it.
+def check_source(scan: Path, option: str, series: str | None = None, kind: Conversion | None = None) -> None:
+    """Raise `UserError` if a DICOM output cannot be made of a scan, or of a series of it.
 
-    `option` is what needs them, in messages.
+    Args:
+        scan: the files of the scan.
+        option: what needs the output, in messages.
+        series: UID of the scan's series; None: the largest one.
+        kind: of the output; None: of any kind.
     """
     from textdiffseg.imaging.sources.dicom import slice_files
     from textdiffseg.imaging.sources.dicom.quiet import quiet_pydicom
+    from textdiffseg.imaging.writers.dicom_seg import check_segmentation
+    from textdiffseg.imaging.writers.rtstruct import check_structures
     from textdiffseg.imaging.writers.source_slices import read_slices
 
     if split_ending(scan.name)[1] and scan.is_file():
         raise UserError(f"{scan}: {option} needs a DICOM scan. Leave it out, or give the folder of DICOM slices.")
     with slice_files(scan, series) as files, quiet_pydicom():
-        read_slices(files)
+        source = read_slices(files)
+        if kind != DICOM_SEG:
+            check_structures(source)
+        if kind != RTSTRUCT:
+            check_segmentation(source)
 
 
 def write_dicom(
@@ -35,7 +45,7 @@ def write_dicom(
     version: str,
     series: str | None = None,
 ) -> None:
-    """Write a mask as DICOM-SEG, RTSTRUCT, or both.
+    """Write a mask as DICOM-SEG, RTSTRUCT, or both. If one of them fails, the other one is still written.
 
     Args:
         paths: of the files, by kind.
@@ -59,6 +69,12 @@ def write_dicom(
         with slice_files(scan, series) as files:
             source = read_slices(files)
         placed = source.place(labels, geometry)
+        faults = list[str]()
         for kind, path in paths.items():
             write = write_segmentation if kind == DICOM_SEG else write_structures
-            write(path, placed, structures, source, version)
+            try:
+                write(path, placed, structures, source, version)
+            except UserError as error:
+                faults += error.lines
+        if faults:
+            raise UserError(*faults)

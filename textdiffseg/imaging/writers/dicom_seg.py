@@ -1,6 +1,6 @@
 """DICOM segmentation objects (PS3.3, A.51), by highdicom: one binary segment per label, on the slices of the scan."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -8,11 +8,14 @@ import numpy as np
 from highdicom import AlgorithmIdentificationSequence
 from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentationTypeValues, SegmentDescription
 from highdicom.sr import CodedConcept
+from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 
+from plans.layout import DICOM_SEG
 from textdiffseg.files import hash_text, write_atomically
 from textdiffseg.imaging.writers.dicom_texts import CHARACTER_SET, MANUFACTURER, SERIAL_NUMBER, long_string
+from textdiffseg.imaging.writers.plain_headers import plain_headers, restore_classes, with_fields
 from textdiffseg.imaging.writers.source_slices import SourceSlices
 from textdiffseg.masks import mask_of
 
@@ -34,16 +37,29 @@ def write_segmentation(
         version: of TextDiffSeg.
     """
     segments = _segments(placed, list(structures.values()))
-    with source.checked():
-        segmentation = _build(segments, structures, source, version)
+    segmentation = _built(segments, structures, source, version)
     file = BytesIO()
     segmentation.save_as(file, enforce_file_format=True)
     write_atomically(path, file.getvalue())
 
 
-def _build(segments: np.ndarray, names: Iterable[str], source: SourceSlices, version: str) -> Segmentation:
+def check_segmentation(source: SourceSlices) -> None:
+    """Raise `UserError` if no DICOM-SEG file can be made of the headers of a scan. One pixel per slice is tried."""
+    with source.checked(DICOM_SEG):
+        headers = [with_fields(header, Rows=1, Columns=1) for header in plain_headers(source)]
+        _build(np.ones((len(source.slices), 1, 1), np.uint8), ["label"], headers, "0")
+
+
+def _built(segments: np.ndarray, names: Iterable[str], source: SourceSlices, version: str) -> Segmentation:
+    with source.checked(DICOM_SEG):
+        segmentation = _build(segments, names, plain_headers(source), version)
+    restore_classes(segmentation, source)
+    return segmentation
+
+
+def _build(segments: np.ndarray, names: Iterable[str], headers: Sequence[Dataset], version: str) -> Segmentation:
     return Segmentation(
-        source_images=source.headers,
+        source_images=headers,
         pixel_array=segments,
         segmentation_type=SegmentationTypeValues.BINARY,
         segment_descriptions=[_described(number, name, version) for number, name in enumerate(names, start=1)],

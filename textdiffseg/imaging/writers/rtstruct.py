@@ -17,6 +17,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 
+from plans.layout import RTSTRUCT
 from textdiffseg.files import write_atomically
 from textdiffseg.imaging.writers.contours import outlines
 from textdiffseg.imaging.writers.dicom_texts import CHARACTER_SET, MANUFACTURER, SERIAL_NUMBER, long_string
@@ -33,13 +34,22 @@ def write_structures(
     path: Path, placed: np.ndarray, structures: Mapping[str, Collection[int]], source: SourceSlices, version: str
 ) -> None:
     """Write an RTSTRUCT file. Its arguments are those of `write_segmentation`. An absent label has no outline."""
-    with source.checked():
-        dataset = _begin(source, version)
+    dataset = _begun(source, version)
     for number, (name, values) in enumerate(structures.items(), start=1):
         _add(dataset, source, number, name, mask_of(placed, values))
     file = BytesIO()
     dataset.save_as(file, enforce_file_format=True)
     write_atomically(path, file.getvalue())
+
+
+def check_structures(source: SourceSlices) -> None:
+    """Raise `UserError` if no RTSTRUCT file can be made of the headers of a scan."""
+    _begun(source, "")
+
+
+def _begun(source: SourceSlices, version: str) -> SOPClass:
+    with source.checked(RTSTRUCT):
+        return _begin(source, version)
 
 
 def _begin(source: SourceSlices, version: str) -> SOPClass:

@@ -14,6 +14,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.valuerep import DA, TM
 
 from plans.errors import UserError
+from plans.layout import Conversion
 from textdiffseg.imaging.sources.dicom.files import DicomSource
 from textdiffseg.imaging.sources.streams import zip_faults_as_damage
 from textdiffseg.imaging.volume import Geometry
@@ -24,7 +25,17 @@ _MAY_BE_EMPTY = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
     "StudyTime", "ReferringPhysicianName", "SliceThickness",
 )  # fmt: skip
+_GROUPS = ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence")
 _NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
+
+
+@dataclass(frozen=True)
+class Place:
+    """The data sets that hold the place of a slice: its file, or functional groups of an enhanced file."""
+
+    position: Dataset  # with ImagePositionPatient
+    orientation: Dataset  # with ImageOrientationPatient
+    measures: Dataset  # with PixelSpacing
 
 
 @dataclass(frozen=True)
@@ -33,6 +44,7 @@ class Slice:
 
     header: Dataset  # of the file, without pixels
     frame: int | None  # from 1; None: the file is the slice
+    place: Place
     plane: np.ndarray  # (4, 3): (row, column, 1) -> world LPS in mm
 
 
@@ -46,14 +58,17 @@ class SourceSlices:
     shape: tuple[int, int]  # rows, columns
 
     @contextmanager
-    def checked(self) -> Iterator[None]:
-        """Turn an error of highdicom into a `UserError` without values, which may be data of the patient."""
+    def checked(self, option: Conversion) -> Iterator[None]:
+        """Turn an error of highdicom into a `UserError` without values, which may be data of the patient.
+
+        `option` is what is made of the slices, for messages.
+        """
         try:
             yield
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, NotImplementedError) as error:
             raise UserError(
-                f"{self.name}: no DICOM output can be made from its header ({type(error).__name__} of "
-                "highdicom). Leave --dicom-seg and --rtstruct out, or export the scan again."
+                f"{self.name}: no {option} can be made from its header ({type(error).__name__} of "
+                f"highdicom). Leave --{option} out, or export the scan again."
             ) from error
 
     def place(self, labels: np.ndarray, geometry: Geometry) -> np.ndarray:
@@ -75,12 +90,12 @@ def read_slices(files: Sequence[DicomSource]) -> SourceSlices:
     frames = int(first.get("NumberOfFrames") or 1)
     if len(headers) > 1 and any(int(header.get("NumberOfFrames") or 1) > 1 for header in headers):
         raise UserError(f"{name}: it belongs to a series of several multi-frame files. DICOM outputs need one file.")
-    if "PerFrameFunctionalGroupsSequence" in first:
-        pairs = [(header, frame) for header in headers for frame in range(1, frames + 1)]
-        slices = tuple(Slice(header, frame, _plane_of_frame(header, frame - 1)) for header, frame in pairs)
+    if any(first.get(sequence) for sequence in _GROUPS):
+        slices = [_slice_of_frame(header, frame) for header in headers for frame in range(1, frames + 1)]
     else:
-        slices = tuple(Slice(header, None, _plane(header, header, header)) for header in headers)
-    return SourceSlices(name, tuple(headers), slices, (int(first.Rows), int(first.Columns)))
+        places = [Place(header, header, header) for header in headers]
+        slices = [Slice(place.position, None, place, _plane(place)) for place in places]
+    return SourceSlices(name, tuple(headers), tuple(slices), (int(first.Rows), int(first.Columns)))
 
 
 def _read_header(source: DicomSource) -> Dataset:
@@ -115,26 +130,27 @@ _TYPES: dict[str, Callable[[str], object]] = {
 }
 
 
-def _plane_of_frame(header: Dataset, number: int) -> np.ndarray:
-    """The plane of a frame of an enhanced file. Its fields are in functional groups, shared or of the frame."""
-    groups = [header.PerFrameFunctionalGroupsSequence[number]]
-    groups += list(header.get("SharedFunctionalGroupsSequence", []))
+def _slice_of_frame(header: Dataset, frame: int) -> Slice:
+    """A frame of an enhanced file, from 1. The fields of its place are in functional groups, shared or of the frame."""
+    of_frames, shared = (list(header.get(sequence) or ()) for sequence in _GROUPS)
+    groups = [*of_frames[frame - 1 : frame], *shared]
 
     def found(name: str) -> Dataset:
-        return next((group[name].value[0] for group in groups if name in group), header)
+        return next((group[name].value[0] for group in groups if group.get(name)), header)
 
-    return _plane(found("PlanePositionSequence"), found("PlaneOrientationSequence"), found("PixelMeasuresSequence"))
+    place = Place(*map(found, ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")))
+    return Slice(header, frame, place, _plane(place))
 
 
-def _plane(position: Dataset, orientation: Dataset, measures: Dataset) -> np.ndarray:
-    along_row, along_column = np.array(orientation.ImageOrientationPatient, dtype=float).reshape(2, 3)
-    between_rows, between_columns = (float(value) for value in measures.PixelSpacing)
+def _plane(place: Place) -> np.ndarray:
+    along_row, along_column = np.array(place.orientation.ImageOrientationPatient, dtype=float).reshape(2, 3)
+    between_rows, between_columns = (float(value) for value in place.measures.PixelSpacing)
     plane = np.zeros((4, 3))
     plane[:3] = np.stack(
         [
             along_column * between_rows,
             along_row * between_columns,
-            np.array(position.ImagePositionPatient, dtype=float),
+            np.array(place.position.ImagePositionPatient, dtype=float),
         ],
         axis=1,
     )

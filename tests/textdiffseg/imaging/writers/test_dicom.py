@@ -7,6 +7,7 @@ pytest.importorskip("highdicom")
 pytest.importorskip("contourpy")
 
 import pydicom
+from pydicom.uid import EnhancedCTImageStorage
 
 from plans.errors import UserError
 from plans.layout import DICOM_SEG, RTSTRUCT
@@ -218,6 +219,88 @@ def test_frames_of_an_enhanced_file_are_slices(make_series, tmp_path):
         one.save_as(tmp_path / f"{number}.dcm")
     source = read_slices([DicomFile(tmp_path / f"{number}.dcm") for number in (0, 1)])
     assert [(each.frame, each.plane[2, 2]) for each in source.slices] == [(1, 30.0), (1, 28.0)], "one file a slice"
+
+
+def item(**fields):
+    made = pydicom.Dataset()
+    for name, value in fields.items():
+        setattr(made, name, value)
+    return made
+
+
+def enhanced(path, scan, numbers, shared):
+    """An enhanced file of some slices of a series. `shared`: orientation and spacing are, else each frame has them."""
+    slices = [pydicom.dcmread(file) for file in sorted(scan.iterdir())]
+    one, groups = pydicom.dcmread(scan / "000.dcm"), []
+    for source in (slices[number] for number in numbers):
+        group = item(PlanePositionSequence=[item(ImagePositionPatient=source.ImagePositionPatient)])
+        groups.append(group)
+    for owner in (item(),) if shared else groups:
+        owner.PlaneOrientationSequence = [item(ImageOrientationPatient=one.ImageOrientationPatient)]
+        owner.PixelMeasuresSequence = [item(PixelSpacing=one.PixelSpacing, SliceThickness=one.SliceThickness)]
+        one.SharedFunctionalGroupsSequence = [owner if shared else item()]
+    for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"):
+        delattr(one, name)
+    one.PerFrameFunctionalGroupsSequence, one.NumberOfFrames = groups, len(groups)
+    one.SOPClassUID, one.SOPInstanceUID = EnhancedCTImageStorage, pydicom.uid.generate_uid()
+    one.PatientName = "Müller^Jörg"
+    one.PixelData = b"".join(slices[number].PixelData for number in numbers)
+    path.parent.mkdir(exist_ok=True)
+    one.save_as(path)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("files", [1, 4])
+def test_enhanced_files_give_the_outputs_of_the_same_slices(make_series, tmp_path, files, shared):
+    """Orientation and spacing may be shared or of each frame, and a file may have one frame."""
+    array = np.random.default_rng(0).integers(-99, 99, (4, 10, 12))
+    scan = make_series(tmp_path / "ct", array, SpecificCharacterSet="ISO_IR 100", **TURNED)
+    for number, frames in enumerate([range(4)] if files == 1 else [[number] for number in range(4)]):
+        enhanced(tmp_path / "enhanced" / f"{number}.dcm", scan, frames, shared)
+    source = tmp_path / "enhanced" if files > 1 else tmp_path / "enhanced" / "0.dcm"
+    geometry = read_volume((source,)).geometry
+    labels, paths = labels_for(geometry.shape), {kind: tmp_path / f"{kind}.dcm" for kind in KINDS}
+    for kind in KINDS:
+        check_source(source, f"--{kind}", kind=kind)
+    write_dicom(paths, labels, geometry, NAMES, source, "1.2.3")
+    segmentation, structures = (pydicom.dcmread(path) for path in paths.values())
+    assert np.array_equal(frames_of(segmentation, geometry), np.stack([labels == 7, labels == 3]))
+    assert [str(one.PatientName) for one in (segmentation, structures)] == ["Müller^Jörg"] * 2
+    headers = [pydicom.dcmread(path) for path in sorted((tmp_path / "enhanced").iterdir())]
+    of_files = {header.SOPInstanceUID for header in headers}
+    found = []
+    for dataset in (segmentation, structures):
+        dataset.walk(
+            lambda owner, element: (
+                found.append((element.value, owner.ReferencedSOPClassUID))
+                if element.keyword == "ReferencedSOPInstanceUID" and element.value in of_files
+                else None
+            )
+        )
+    assert {uid for uid, _ in found} == of_files
+    assert {sop_class for _, sop_class in found} == {EnhancedCTImageStorage}
+
+
+def broken(*arguments):
+    raise UserError("broken")
+
+
+def test_what_highdicom_refuses_is_refused_before_the_prediction(make_series, tmp_path):
+    """A one-frame file of a class with frames, without functional groups. An RTSTRUCT can refer to it."""
+    scan = make_series(tmp_path / "ct", np.zeros((3, 4, 5)), SOPClassUID=EnhancedCTImageStorage)
+    check_source(scan, "--rtstruct", kind=RTSTRUCT)
+    with pytest.raises(UserError, match=r"000\.dcm: no dicom-seg can be made from its header .* Leave --dicom-seg out"):
+        check_source(scan, "--dicom-seg", kind=DICOM_SEG)
+
+
+def test_if_one_output_fails_the_other_one_is_written(make_series, tmp_path, monkeypatch):
+    scan = make_series(tmp_path / "ct", np.zeros((4, 10, 12)))
+    geometry = read_volume((scan,)).geometry
+    paths = {kind: tmp_path / f"{kind}.dcm" for kind in KINDS}
+    monkeypatch.setattr("textdiffseg.imaging.writers.dicom_seg.write_segmentation", broken)
+    with pytest.raises(UserError, match="broken"):
+        write_dicom(paths, labels_for(geometry.shape), geometry, NAMES, scan, "1.2.3")
+    assert [path.is_file() for path in paths.values()] == [False, True]
 
 
 def test_slices_without_a_preamble_get_outputs(make_series, tmp_path):
