@@ -20,7 +20,7 @@ from textdiffseg.folds.calibration import AppliedCalibration
 from textdiffseg.folds.expected_dice import ExpectedDice
 from textdiffseg.folds.postprocessing import Postprocessing
 from textdiffseg.folds.sampling import PredictionSettings
-from textdiffseg.imaging.sources.dicom.files import is_slice
+from textdiffseg.imaging.sources.dicom import slice_paths
 from textdiffseg.imaging.sources.files import files_of, read_labels, refuse_no_file
 from textdiffseg.inference.volumes import VolumeInterval
 
@@ -181,7 +181,7 @@ def hash_inputs(paths: tuple[Path, ...], missing: tuple[int, ...] = ()) -> dict[
     numbers = [number for number in range(len(paths) + len(missing)) if number not in missing]
     for channel, path in zip(numbers, paths, strict=True):
         try:
-            files = sorted(file for file in path.iterdir() if is_slice(file)) if path.is_dir() else files_of(path)
+            files = slice_paths(path) if path.is_dir() else files_of(path)
             for file in files:
                 refuse_no_file(file)
             hashes[named_input(path.name, channel, len(paths) + len(missing))] = hash_files(files)

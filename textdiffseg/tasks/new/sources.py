@@ -11,7 +11,8 @@ from plans.raw.pair_list import read_pairs
 from plans.raw.pairing import is_mask_name, pair
 from textdiffseg.imaging.sources.dicom import series_in
 from textdiffseg.imaging.sources.dicom.drawings import Drawing, drawing_kind, read_drawing
-from textdiffseg.imaging.sources.dicom.listing import scans_of_slices, with_folders_below
+from textdiffseg.imaging.sources.dicom.files import with_folders_below
+from textdiffseg.imaging.sources.dicom.listing import scans_of_slices
 from textdiffseg.imaging.sources.nrrd import segment_values
 from textdiffseg.imaging.sources.unread import unread_images, unread_line
 

@@ -7,6 +7,7 @@ from textdiffseg.imaging.sources.dicom.reading import (
     read_series_geometry,
     series_in,
     slice_files,
+    slice_paths,
     source_slices,
 )
 
@@ -18,5 +19,6 @@ __all__ = [
     "read_series_geometry",
     "series_in",
     "slice_files",
+    "slice_paths",
     "source_slices",
 ]

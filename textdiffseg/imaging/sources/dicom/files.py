@@ -106,12 +106,37 @@ def has_index_class(path: Path) -> bool:
         return _INDEX_CLASS in file.read(START_BYTES)
 
 
+def has_slices(folder: Path) -> bool:
+    """Whether a folder itself holds a DICOM file. False for a folder that cannot be read."""
+    try:
+        return any(is_slice(path) for path in sorted(folder.iterdir()))
+    except OSError:
+        return False
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """The folders in a folder, without hidden ones. [] for a folder that cannot be read."""
+    try:
+        return sorted(one for one in folder.iterdir() if not one.name.startswith(".") and one.is_dir())
+    except OSError:  # another user's
+        return []
+
+
+def with_folders_below(folder: Path) -> Iterator[Path]:
+    """The folder and all folders below. Links to folders are followed, each folder is searched once."""
+    waiting, seen = [folder], set[Path]()
+    while waiting:
+        path = waiting.pop()
+        if (real := path.resolve()) in seen:
+            continue
+        seen.add(real)
+        yield path
+        waiting += reversed(folders_in(path))
+
+
 @contextmanager
 def slices_of(source: Path) -> Iterator[list[DicomSource]]:
-    """The DICOM files of a folder or of a zip. A zip stays open inside the context. Raises `UserError`, `Damaged`."""
-    if source.is_dir():
-        yield [DicomFile(path) for path in sorted(source.iterdir()) if is_slice(path)]
-        return
+    """The DICOM files of a zip, which stays open inside the context. Raises `UserError`, `Damaged`."""
     with _opened(source) as archive:
         members = _members(archive)
         if len(members) > MAX_MEMBERS:

@@ -1,14 +1,15 @@
 """The scans among DICOM files. Listing reads the first kB of a few files, never pixels."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from plans.errors import UserError, listed
 from plans.file_names import is_archive_name, is_slice_name
 from plans.raw.dataset import MAX_ID_BYTES
 from textdiffseg.files import hash_text
-from textdiffseg.imaging.sources.dicom.files import DicomFile, is_slice
+from textdiffseg.imaging.sources.dicom.files import DicomFile, is_slice, with_folders_below
 from textdiffseg.imaging.sources.dicom.instances import Instance, read_instance
+from textdiffseg.imaging.sources.dicom.parts import joined_folders
 from textdiffseg.imaging.sources.dicom.reading import has_series, largest_series, series_in
 from textdiffseg.imaging.sources.dicom.series import Series, described
 
@@ -20,8 +21,9 @@ def scans_of_slices(folder: Path, beside_scans: bool) -> list[tuple[str, Path]]:
     """The scans of DICOM slices in a folder and in all folders below: (id, folder or file).
 
     The id is the folder's path below `folder`, with _ between its parts. Multi-frame files of several studies in one
-    folder are one scan each. A folder that only has localizers and colour pictures, such as dose reports, is left out
-    unless there is nothing else.
+    folder are one scan each. Folders that hold the slices of one series are one scan, if these are a regular stack. It
+    is then the folder above them. A folder that only has localizers and colour pictures, such as dose reports, is left
+    out unless there is nothing else.
 
     Args:
         folder: to search.
@@ -29,13 +31,18 @@ def scans_of_slices(folder: Path, beside_scans: bool) -> list[tuple[str, Path]]:
             its first slice.
     """
     found, aside = list[tuple[str, Path]](), list[tuple[str, Path]]()
-    for path in with_folders_below(folder):
-        if not has_series(path):
-            continue
-        if path == folder and beside_scans:
+    folders = [path for path in with_folders_below(folder) if has_series(path)]
+    joined = joined_folders(folders)
+    above = {part: path for path, parts in joined.items() for part in parts}
+    for path in dict.fromkeys(above.get(path, path) for path in folders):
+        if path == folder and beside_scans and path not in joined:
             found += _loose_series(folder)
             continue
-        scans = _of_one_folder(path, "" if path == folder else _id_of(path.relative_to(folder)))
+        case = "" if path == folder else _id_of(path.relative_to(folder))
+        if path in joined:
+            found.append((case or folder.resolve().name, path))
+            continue
+        scans = _of_one_folder(path, case)
         (aside if _has_no_scan(path) else found).extend(scans)
     return found or aside
 
@@ -75,6 +82,8 @@ def first_slices_of(uid: str, scans: Mapping[str, tuple[Path, ...]], folder: Pat
 def _path_of(series: Series, source: Path) -> Path:
     """What stands for a series: its first slice, its multi-frame file, or the folder of its multi-frame files."""
     first = Path(series.instances[0].source.name)
+    if any(Path(instance.source.name).parent != first.parent for instance in series.instances):
+        return source  # above the folders of its slices
     if len(series.instances) == 1 or all(instance.count == 1 for instance in series.instances):
         return first
     if source.is_dir() and largest_series(source) != series.uid:
@@ -123,22 +132,6 @@ def _loose_series(folder: Path) -> list[tuple[str, Path]]:
         return [(name, next(path for path in sorted(folder.iterdir()) if is_slice(path)))]
     paths = [Path(one.instances[0].source.name) for one in series]
     return [(name if len(paths) == 1 else f"{name}_series{number}", path) for number, path in enumerate(paths, start=1)]
-
-
-def with_folders_below(folder: Path) -> Iterator[Path]:
-    """The folder and all folders below. Links to folders are followed, each folder is searched once."""
-    waiting, seen = [folder], set[Path]()
-    while waiting:
-        path = waiting.pop()
-        if (real := path.resolve()) in seen:
-            continue
-        seen.add(real)
-        yield path
-        try:
-            inner = sorted(one for one in path.iterdir() if not one.name.startswith(".") and one.is_dir())
-        except OSError:  # another user's
-            continue
-        waiting += reversed(inner)
 
 
 def _id_of(path: Path) -> str:

@@ -19,8 +19,10 @@ from textdiffseg.imaging.sources.dicom.files import (
     index_line,
     is_slice,
     slices_of,
+    with_folders_below,
 )
 from textdiffseg.imaging.sources.dicom.instances import read_instance
+from textdiffseg.imaging.sources.dicom.parts import note_on_parts, parts_of
 from textdiffseg.imaging.sources.dicom.series import Choice, Series, choose, group
 from textdiffseg.imaging.sources.dicom.stack import affine_in_order, stack
 from textdiffseg.imaging.sources.dicom.tilt import STRAIGHTENED, straight_grid
@@ -35,7 +37,8 @@ def read_series(source: Path, uid: str | None = None) -> Volume:
     """A series as (1, D, H, W) float32. D runs along the normal of the slices.
 
     Args:
-        source: a folder of slices, a zip of slices, one slice (its series is read), or one multi-frame file.
+        source: a folder of slices, a folder above the slices of one series, a zip of slices, one slice (its series is
+            read), or one multi-frame file.
         uid: of the series to read; None: the largest one of a folder or a zip. With a UID, the series of a multi-frame
             file is read, too, as it may have several files.
 
@@ -48,6 +51,8 @@ def read_series(source: Path, uid: str | None = None) -> Volume:
         slices = stack(choice.series, str(source))
         refuse_flat(slices.shape, str(source))
         array, affine, notes = read_frames(slices.frames), slices.affine, choice.notes
+        if source.is_dir():
+            notes = (*notes, *note_on_parts(source, choice.series.instances))
     if _shear(affine) > MAX_SHEAR:
         array, affine, shift = straight_grid(array, affine)
         notes = (*notes, STRAIGHTENED.format(shift=shift))
@@ -92,6 +97,12 @@ def source_slices(source: Path) -> tuple[Path, ...]:
         raise UserError(f"{source}: its slices are not files. Unpack it, and give the folder.")
     with slice_files(source) as places:
         return tuple(Path(place.name) for place in places)
+
+
+def slice_paths(folder: Path) -> list[Path]:
+    """The DICOM files that a folder stands for: its own, or those below it if they belong to one series."""
+    folders = parts_of(folder, with_folders_below(folder)) or [folder]
+    return [path for part in folders for path in sorted(part.iterdir()) if is_slice(path)]
 
 
 def series_in(source: Path) -> dict[str, Series]:
@@ -151,6 +162,9 @@ def _files(source: Path, uid: str | None = None) -> Iterator[list[DicomSource]]:
                 yield [DicomFile(source)]
                 return
             source = source.parent
+        if source.is_dir():
+            yield [DicomFile(path) for path in slice_paths(source)]
+            return
         with slices_of(source) as files:
             yield files
 

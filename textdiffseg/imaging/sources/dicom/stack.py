@@ -144,7 +144,7 @@ def _refuse_several_images(frames: Sequence[Frame], where: str) -> None:
         if len(first) == 1 or (name in _MEASURED and _are_rounded(first)):
             continue
         values = listed([value or "missing" for value in first], 5)
-        one, other = map(_named, list(first.values())[:2])
+        one, other = _named(*list(first.values())[:2])
         raise UserError(
             f"{where}: its slices differ in {name} ({values}), as {one} and {other}, so they are several images. "
             f"{_apart(name, frames)}"
@@ -173,7 +173,7 @@ def _refuse_uneven(frames: Sequence[Frame], places: np.ndarray, where: str) -> N
         )
     double = np.flatnonzero(steps < MAX_UNEVENNESS * max(usual, float(steps.max()) * MAX_UNEVENNESS))
     if len(double):
-        one, other = (_named(frames[double[0] + number]) for number in (0, 1))
+        one, other = _named(*frames[double[0] : double[0] + 2])
         raise UserError(
             f"{where}: {len(double)} of its {len(frames)} slices have the position of another one, as {one} and "
             f"{other}. {_apart('phase or echo', frames)}"
@@ -181,7 +181,7 @@ def _refuse_uneven(frames: Sequence[Frame], places: np.ndarray, where: str) -> N
     if np.abs(steps - usual).max() <= MAX_UNEVENNESS * usual:
         return
     widest = int(steps.argmax())
-    one, other = (_named(frames[widest + number]) for number in (0, 1))
+    one, other = _named(*frames[widest : widest + 2])
     raise UserError(
         f"{where}: its slices are not evenly spaced: most are {usual:.4g} mm apart, but {one} and {other} are "
         f"{steps[widest]:.4g} mm apart. If slices are missing, add them. Else resample the scan to an even spacing."
@@ -205,6 +205,12 @@ def _known(values: tuple[float, ...] | None, frame: Frame, field: str) -> tuple[
     return values
 
 
-def _named(frame: Frame) -> str:
-    name = frame.instance.source.name.rpartition("/")[2]
-    return f"{name}, frame {frame.number + 1}" if frame.instance.count > 1 else name
+def _named(*frames: Frame) -> list[str]:
+    """The names of the files of frames, with their folders if these differ."""
+    parts = [frame.instance.source.name.split("/") for frame in frames]
+    shown = 1 if len({tuple(words[:-1]) for words in parts}) == 1 else 2
+    names = ["/".join(words[-shown:]) for words in parts]
+    return [
+        f"{name}, frame {frame.number + 1}" if frame.instance.count > 1 else name
+        for name, frame in zip(names, frames, strict=True)
+    ]
