@@ -71,6 +71,10 @@ def test_an_offset_table_shows_where_frames_begin():
     """Also where the first bytes of a frame are not known, or a fragment begins with them by chance."""
     frames = [b"\xff\xd8aaaa", b"bb\xff\xd8bb"]
     assert one_fragment_per_frame(encapsulated(frames, 3, True), 2) == encapsulated(frames, 1, False)
+    content = bytearray(encapsulated([b"aaaaaa", b"bbbbbb"], 3, True))
+    content[8:12] = struct.pack("<I", 10)  # the table does not begin with the first fragment
+    with pytest.raises(Damaged, match="cannot be assigned"):
+        one_fragment_per_frame(bytes(content), 2)
     with pytest.raises(Damaged, match="the 6 fragments of its pixels cannot be assigned to its 2 frames"):
         one_fragment_per_frame(encapsulated([b"aaaaaa", b"bbbbbb"], 3, False), 2)
 

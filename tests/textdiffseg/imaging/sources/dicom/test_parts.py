@@ -106,6 +106,35 @@ def test_copies_and_phases_stay_scans_of_their_own_without_a_line(tmp_path, writ
     assert lines_on_split_series([path for (path,) in scans.values()]) == []
 
 
+def test_a_copy_of_some_slices_is_named(tmp_path, write_series, voxels):
+    """The other folder has all slices, so nothing has to be joined."""
+    write_series(tmp_path / "CT" / "all", voxels, each=uids(slice(None)))
+    write_series(tmp_path / "CT" / "some", voxels[:2], PLACES[:2], each=uids(slice(0, 2)))
+    scans = list_scans(tmp_path / "CT")
+    assert [*scans] == ["all", "some"]
+    assert len(lines_on_split_series([path for (path,) in scans.values()])) == 1
+
+
+def test_slices_in_a_folder_and_below_it_are_named(tmp_path, write_series, voxels):
+    """A folder with slices of its own stands for these alone."""
+    for name, part in ((".", slice(0, 2)), ("more", slice(2, 5))):
+        write_series(tmp_path / "CT" / name, voxels[part], PLACES[part], each=uids(part))
+    scans = list_scans(tmp_path / "CT")
+    assert [*scans] == ["CT", "more"]
+    assert len(read_volume(scans["CT"]).array[0]) == 2
+    assert len(lines_on_split_series([path for (path,) in scans.values()])) == 1
+
+
+@pytest.mark.parametrize("fields", [{"instance": "1.2.3.7"}, {"image_type": ("ORIGINAL", "PRIMARY", "LOCALIZER")}])
+def test_contradictions_and_localizers_are_not_joined(tmp_path, write_series, voxels, fields):
+    """Joined, they could not be read. Here one slice of each folder has the same SOPInstanceUID."""
+    for name, part in HALVES.items():
+        each = [fields, *uids(part)[1:]] if "instance" in fields else uids(part)
+        common = {} if "instance" in fields else fields
+        write_series(tmp_path / "CT" / name, voxels[part], PLACES[part], each=each, **common)
+    assert [*list_scans(tmp_path / "CT")] == ["a", "b"]
+
+
 def test_other_slices_below_the_same_folder_keep_the_halves_apart(tmp_path, write_series, voxels):
     """The folder above cannot stand for the scan. So the halves are named."""
     for name, part in HALVES.items():
