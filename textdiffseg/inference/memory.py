@@ -38,6 +38,7 @@ from textdiffseg.resources import free_memory, own_memory
 # nonzero voxels may leave less, as in images of a head without its skull.
 MIN_CROPPED: dict[Crop, float] = {"none": 1.0, "body": 0.75, "nonzero": 0.5}
 UNCERTAINTY_MAPS = 3
+OF_SAMPLE = 3  # tensors of all classes of a window, more than for its mask, while a sample is drawn
 SCANS_AHEAD = 2  # on a GPU, beside the one that is segmented: one waits, one is written (`textdiffseg.ahead`)
 
 
@@ -100,6 +101,7 @@ def prediction_ram_gb(
     noise = 4.0 * latents * plan.latent.channels * prod(tiling.latent_shape) if settings.steps else 0.0
     maps = 2 * 4.0 * voxels if uncertainty else 0.0
     further = settings.samples - 1 + (folds if folds > 1 else 0)  # predictions of a window beyond the first one
+    further += OF_SAMPLE if settings.steps and on_cpu else 0
     weights, windows = _network_bytes(plan, classes * further, on_cpu)
     masks = _mask_bytes(classes, voxels, prod(original_shape)) if alternatives else 0.0
     padding = 4.0 * channels * prod(tiling.padded) if tiling.padded != shape else 0.0  # the padded image is a copy
