@@ -80,10 +80,10 @@ KNOWN = (
         "pass",
     ),
     Known(
-        "windows of a sample with their own factors",
+        "all samples of a window with the first one's factors",
         "textdiffseg/inference/samples.py",
-        "factors = fitted_to(factors, loadings, known, where.to(loadings.device))",
-        "pass",
+        "sampler.given(volume.factors[filled].to(self.device))",
+        "sampler.given(volume.factors[filled[:1] * len(filled)].to(self.device))",
     ),
     Known(
         "one schedule of the learning rate for both stages",
@@ -160,8 +160,8 @@ KNOWN = (
     Known(
         "noise flipped under mirroring",
         "textdiffseg/inference/predictor.py",
-        "segmenter.logits(mirrored_patches, mirrored_queries, z_T, self.steps, factors)",
-        "segmenter.logits(mirrored_patches, mirrored_queries, z_T.flip(-1), self.steps, factors)",
+        "segmenter.logits(mirrored_patches, mirrored_queries, z_T, self.steps, w)",
+        "segmenter.logits(mirrored_patches, mirrored_queries, z_T.flip(-1), self.steps, w)",
     ),
     Known(
         "linear instead of cubic resampling",

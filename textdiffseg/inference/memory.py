@@ -97,7 +97,7 @@ def prediction_ram_gb(
     channels, network = len(plan.channels), network_of(plan)
     tiling = tile(shape, plan.patch, plan.latent_stride, settings.overlap)
     classes, voxels = 1 + slots, tiling.slab_voxels
-    latents = 3 * samples_at_once(classes, voxels) if alternatives else settings.samples  # noise, r, common factors
+    latents = 2 * samples_at_once(classes, voxels) if alternatives else settings.samples  # alternatives also keep r
     noise = 4.0 * latents * plan.latent.channels * prod(tiling.latent_shape) if settings.steps else 0.0
     maps = 2 * 4.0 * voxels if uncertainty else 0.0
     further = settings.samples - 1 + (folds if folds > 1 else 0)  # predictions of a window beyond the first one

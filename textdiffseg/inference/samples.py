@@ -5,15 +5,14 @@
 So a window continues what its neighbours have drawn, and a structure that is longer than a window keeps one meaning.
 r lies on one latent grid of the scan. Each window adds it to its own mask: z = m + tau s r (segmenter.py).
 
-All windows of a sample start from the same common factors. Where windows overlap, a later one adjusts them to what is
-drawn there (networks/common_factors.py).
+All windows of a sample have the same common factors (networks/common_factors.py).
 
 The usual way is to denoise all windows at the same time, and to average their estimates at each step (MultiDiffusion,
 Bar-Tal et al. 2023). Then distant windows decide at the same noise level, and later steps seldom move the border
 between two decisions (benchmarks/bead_windows.py).
 
-Memory: r and what the factors add, of the samples that are drawn at once, on the host: twice their noise. The number of
-passes is that of windows apart. The windows have one order; so there is no other one that could change the result.
+Memory: r of the samples that are drawn at once, on the host, as much as their noise. The number of passes is that of
+windows apart. The windows have one order; so there is no other one that could change the result.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,12 +27,11 @@ from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.tiling import Tiling
 from textdiffseg.inference.windows import Slab, WindowGroup, WindowInputs
-from textdiffseg.networks.common_factors import fitted_to, weighted
 from textdiffseg.networks.model import SegmentationNetwork
 from textdiffseg.progress import StepProgress
 from textdiffseg.queries import Queries
 from textdiffseg.randomness import torch_generator
-from textdiffseg.segmenter import MaskSampler, Segmenter
+from textdiffseg.segmenter import Segmenter
 
 
 class DrawnLatents:
@@ -42,8 +40,6 @@ class DrawnLatents:
     def __init__(self, volume: WindowInputs):
         self.tiling: Tiling = volume.tiling
         self.r = torch.zeros_like(volume.noise)  # (S, k, d, h, w)
-        self.shift = torch.zeros_like(volume.noise)  # (S, k, d, h, w): what the common factors add to the latent
-        self.factors = volume.factors  # (S, R)
         self.drawn = torch.zeros(volume.tiling.latent_shape, dtype=torch.bool)
 
     def known(self, indices: Sequence[int], start: Triple, noise: Sequence[Tensor]) -> Known | None:
@@ -52,23 +48,10 @@ class DrawnLatents:
         where = self.drawn[window]
         return Known(self.r[:, :, *window][indices].to(device), where.to(device), noise) if where.any() else None
 
-    def shift_of(self, sampler: MaskSampler, indices: Sequence[int], start: Triple) -> tuple[Tensor, Tensor]:
-        """The common factors w (B, R) in a window, and what they add to its latent (B, k, d, h, w).
-
-        `indices`: the samples, one for each row of `sampler`. Where something is drawn, the factors continue it.
-        """
-        window, loadings = self.tiling.latent_window(start), sampler.loadings
-        factors, where = self.factors[indices, : loadings.shape[1]].to(loadings.device), self.drawn[window]
-        if where.any():
-            known = self.shift[:, :, *window][indices].to(loadings.device)
-            factors = fitted_to(factors, loadings, known, where.to(loadings.device))
-        return factors, weighted(factors, loadings)
-
-    def keep(self, r: Tensor, shift: Tensor, start: Triple) -> None:
-        """Keep r and what the common factors add to the latent, both (S, k, d, h, w), of a window."""
+    def keep(self, r: Tensor, start: Triple) -> None:
+        """Keep r (S, k, d, h, w) of a window."""
         window = self.tiling.latent_window(start)
         self.r[:, :, *window] = r
-        self.shift[:, :, *window] = shift
         self.drawn[window] = True
 
 
@@ -151,7 +134,7 @@ class SamplePredictor(Predictor):
         patch = volume.image[:, *volume.tiling.window(start)].to(self.device)
         noise = volume.noise[:, :, *volume.tiling.latent_window(start)]
         fresh = self._fresh_noise(volume.tiling, start)
-        r, shift = torch.empty_like(noise), torch.zeros_like(noise)
+        r = torch.empty_like(noise)
         predictions: dict[int, Tensor] = {}
         for segmenter, indices in self._folds(numbers):
             count = self.room.windows if self.device.type == "cpu" else min(self.room.windows, len(indices))
@@ -161,15 +144,14 @@ class SamplePredictor(Predictor):
                     batch = indices[first : first + count]
                     filled = [*batch, *batch[-1:] * (count - len(batch))]
                     r_T = noise[filled].to(self.device)
-                    w, added = drawn.shift_of(sampler, filled, start)
-                    version = sampler.given(w)
+                    version = sampler.given(volume.factors[filled].to(self.device))
                     r_0 = version.sample(r_T, self.steps, drawn.known(filled, start, [r_T, *fresh]))
                     p = self._probabilities(version.decode(r_0))
                     for row, index in enumerate(batch):
-                        r[index], shift[index] = r_0[row], added[row]
+                        r[index] = r_0[row]
                         predictions[index] = p[row : row + 1]
                     del version, p  # before the next one: with many labels they are most of a window's memory
-        drawn.keep(r, shift, start)
+        drawn.keep(r, start)
         return [WindowGroup(starts, predictions[index]) for index in range(len(numbers))]
 
     def _fresh_noise(self, tiling: Tiling, start: Triple) -> Tensor:

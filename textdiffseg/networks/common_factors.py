@@ -20,9 +20,7 @@ from plans.network_plan import NetworkPlan, Stage
 from plans.planning.layers import AXES
 from textdiffseg.networks.label_latent import LatentPosterior
 from textdiffseg.networks.latent_unet import LatentUNet
-from textdiffseg.precision import float32_products
 
-TOLERANCE = 0.1  # of a latent whose values are about 1: how exactly windows of a scan agree
 FIRST_SCALE = 0.1  # of the first weights of the last projection: the first draws are near the mask
 
 
@@ -57,23 +55,3 @@ class CommonFactors(nn.Module):
 def weighted(factors: Tensor, loadings: Tensor) -> Tensor:
     """sum_i w_i Lambda_i (B, k, d, h, w) of factors (B, R) and loadings (B, R, k, d, h, w)."""
     return (factors.view(*factors.shape, 1, 1, 1, 1) * loadings).sum(1)
-
-
-def fitted_to(factors: Tensor, loadings: Tensor, shift: Tensor, where: Tensor) -> Tensor:
-    """Factors (B, R) whose sum is near a known one in a part of the patch. Else they stay as they are.
-
-    Matheron's rule for draws from N(0, I), given a sum with a deviation of `TOLERANCE`:
-
-        w + (L L^T + TOLERANCE^2 I)^-1 L (shift - L^T w),   L (R, n): the loadings where the sum is known
-
-    Args:
-        factors: (B, R), drawn from N(0, I).
-        loadings: (B, R, k, d, h, w).
-        shift: the known sum (B, k, d, h, w); not read elsewhere.
-        where: the part in which it is known (d, h, w) bool.
-    """
-    known = loadings[..., where].flatten(2)  # (B, R, n)
-    missing = (shift - weighted(factors, loadings))[..., where].flatten(1)  # (B, n)
-    with float32_products(loadings.device):
-        matrix = known @ known.mT + TOLERANCE**2 * torch.eye(known.shape[1], device=known.device)
-        return factors + torch.linalg.solve(matrix, (known @ missing.unsqueeze(2)).squeeze(2))

@@ -78,7 +78,7 @@ def test_a_sampled_window_holds_further_tensors_of_all_classes(plan):
     assert many == pytest.approx(few)
 
 
-def test_alternatives_keep_noise_r_and_factors_of_the_samples_that_are_drawn_at_once(plan):
+def test_alternatives_keep_the_noise_and_r_of_the_samples_that_are_drawn_at_once(plan):
     """Four for these labels. Each has 4 channels on a latent grid of stride (1, 2, 2)."""
 
     def need(depth, alternatives):
@@ -88,7 +88,7 @@ def test_alternatives_keep_noise_r_and_factors_of_the_samples_that_are_drawn_at_
     assert samples_at_once(39, 8 * 400 * 400) == 4
     longer = [need(600, alternatives) - need(300, alternatives) for alternatives in (False, True)]
     latent, masks = 4 * 4 * 300 * 200 * 200 / 1e9, 16 * 300 * 400 * 400 / 1e9
-    assert longer[1] - longer[0] == pytest.approx((3 * 4 - 16) * latent + masks, abs=0.01)
+    assert longer[1] - longer[0] == pytest.approx((2 * 4 - 16) * latent + masks, abs=0.01)
 
 
 def test_axes_count_in_the_canonical_order(prepared):

@@ -5,11 +5,9 @@ import torch
 
 from plans.errors import UserError
 from textdiffseg.folds.sampling import PredictionSettings
-from textdiffseg.inference import samples
 from textdiffseg.inference.samples import SamplePredictor
 from textdiffseg.inference.tiling import tile
 from textdiffseg.inference.windows import joined
-from textdiffseg.networks.common_factors import fitted_to, weighted
 from textdiffseg.networks.model import TextDiffSeg
 from textdiffseg.segmenter import MaskSampler
 
@@ -97,33 +95,15 @@ def test_a_denoiser_that_is_not_finite_ends_the_scan(models, image, draw, monkey
         draw(SamplePredictor(models, SETTINGS), image, [0])
 
 
-def test_the_factors_of_a_window_continue_those_of_the_windows_before(
-    make_plan_with_factors, make_model, image, bank, monkeypatch
-):
-    """What they add to the latent is nearly the same where windows overlap. Apart, it differs more."""
-    model = make_model(make_plan_with_factors())
-    tiling = tile(tuple(image.shape[1:]), model.plan.patch, model.plan.latent_stride)
-    given = MaskSampler.given
-
-    def differences(fit):
-        added = []
-        monkeypatch.setattr(samples, "fitted_to", fit)
-        monkeypatch.setattr(
-            MaskSampler, "given", lambda self, w: added.append(weighted(w, self.loadings)[0]) or given(self, w)
-        )
-        predictor = SamplePredictor([model], SETTINGS)
-        predictor.room.windows = 1
-        list(predictor.sample_slabs(image, bank.all_labels(), [3]))
-        assert len(added) == len(tiling.starts) > 4
-        grid, found = torch.full((4, *tiling.latent_shape), torch.nan), []
-        for start, shift in zip(tiling.starts, added, strict=True):
-            there = grid[:, *tiling.latent_window(start)]
-            found.append((there - shift)[~there.isnan()].abs())
-            there.copy_(shift)
-        return torch.cat(found).mean().item()
-
-    apart = differences(lambda factors, *_: factors)
-    assert 0 < differences(fitted_to) < 0.8 * apart
+def test_all_windows_of_a_sample_have_its_factors(make_plan_with_factors, make_model, image, bank, monkeypatch):
+    """Two samples at once. A window that is filled up repeats the last one."""
+    predictor, seen, given = SamplePredictor([make_model(make_plan_with_factors())], SETTINGS), [], MaskSampler.given
+    monkeypatch.setattr(MaskSampler, "given", lambda self, w: seen.append(w) or given(self, w))
+    list(predictor.sample_slabs(image, bank.all_labels(), [3, 2, 1]))
+    expected = predictor._factors([3, 2, 1, 1])
+    assert len(seen) == 2 * predictor.windows(tuple(image.shape[1:])) > 8
+    for first, second in zip(seen[::2], seen[1::2], strict=True):
+        assert torch.equal(torch.cat((first, second)), expected)
 
 
 def test_a_single_window_has_the_factors_of_its_sample(make_plan_with_factors, make_model, draw):

@@ -1,10 +1,10 @@
-"""The loadings of a sample's common factors, and factors that continue what is known."""
+"""The loadings of a sample's common factors."""
 
 import pytest
 import torch
 
 from plans.network_plan import NetworkPlan, Stage
-from textdiffseg.networks.common_factors import TOLERANCE, CommonFactors, fitted_to, weighted
+from textdiffseg.networks.common_factors import CommonFactors, weighted
 from textdiffseg.networks.label_latent import LatentPosterior
 
 STAGES = [Stage(stride=stride, kernel=(3, 3, 3), width=8, blocks=1) for stride in ((1, 1, 1), (2, 2, 2))]
@@ -64,41 +64,3 @@ def test_the_weighted_sum_is_that_of_each_row():
     for row in range(2):
         expected = sum(factors[row, i] * loadings[row, i] for i in range(3))
         torch.testing.assert_close(weighted(factors, loadings)[row], expected)
-
-
-def test_factors_continue_a_known_sum_and_keep_what_it_does_not_show():
-    """The third factor has no loading there."""
-    torch.manual_seed(1)
-    loadings, where = torch.randn(1, 3, 2, 4, 4, 4), torch.zeros(4, 4, 4, dtype=torch.bool)
-    where[:2] = True
-    loadings[:, 2, :, :2] = 0
-    drawn_before, own = torch.tensor([[1.0, -2.0, 0.3]]), torch.tensor([[-0.4, 0.5, 1.7]])
-    shift = weighted(drawn_before, loadings)
-    shift[..., 2:, :, :] = torch.nan  # not read
-    found = fitted_to(own, loadings, shift, where)
-    torch.testing.assert_close(found, torch.tensor([[1.0, -2.0, 1.7]]), atol=0.01, rtol=0)
-    torch.testing.assert_close(fitted_to(found, loadings, shift, where), found, atol=1e-3, rtol=0)
-
-
-def test_fitted_factors_have_the_mean_of_the_posterior():
-    """Of w ~ N(0, I), given L^T w + noise of TOLERANCE; noise of the observation itself is left out."""
-    torch.manual_seed(2)
-    loadings, where = 0.05 * torch.randn(1, 2, 1, 1, 2, 2), torch.ones(1, 2, 2, dtype=torch.bool)
-    shift = torch.randn(1, 1, 1, 2, 2)
-    own = torch.randn(20_000, 2)
-    found = fitted_to(own, loadings.expand(len(own), -1, -1, -1, -1, -1), shift.expand(len(own), -1, -1, -1, -1), where)
-    observed, known = shift.flatten(), loadings.flatten(2)[0]
-    precision = torch.eye(2) + known @ known.T / TOLERANCE**2
-    mean = torch.linalg.solve(precision, known @ observed / TOLERANCE**2)
-    torch.testing.assert_close(found.mean(0), mean, atol=0.02, rtol=0)
-
-
-def test_the_fit_is_float32_within_autocast():
-    """On a GPU, bfloat16 products and a float32 matrix raised an error, and their w was wrong by .2."""
-    torch.manual_seed(3)
-    common_part = torch.randn(1, 1, 1, 4, 4, 4)
-    loadings, where = common_part + 0.05 * torch.randn(1, 3, 1, 4, 4, 4), torch.ones(4, 4, 4, dtype=torch.bool)
-    shift, own = weighted(torch.tensor([[1.0, -1.0, 0.5]]), loadings), torch.zeros(1, 3)
-    expected = fitted_to(own, loadings, shift, where)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(fitted_to(own, loadings, shift, where), expected)
