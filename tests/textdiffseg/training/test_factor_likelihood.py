@@ -91,6 +91,23 @@ def test_the_voxels_that_count_are_those_of_the_least_sure_mask(make_setting, mo
         assert not torch.allclose(log_likelihoods(sampler, factors, wrong, readout), found, atol=1)
 
 
+@torch.no_grad()
+def test_ignored_voxels_take_no_places_of_those_that_count(make_setting, monkeypatch):
+    monkeypatch.setattr(factor_likelihood, "likelihood_voxels", lambda positions: 50)
+    sampler, factors, targets = make_setting()
+    readout, logits = readout_of(sampler.network.plan), sampler.features.logits
+    unsure = readout.entropy(readout.probabilities(logits), 1)
+    ignored = unsure > unsure.flatten(1).median(1).values[:, None, None, None]
+    targets = targets.masked_fill(ignored, -1)
+    voxels = unsure.masked_fill(targets < 0, -1).flatten(1).topk(50).indices
+    log_p = torch.stack([sampler.given(w).features.logits.log_softmax(1) for w in factors])
+    true = log_p.flatten(3).gather(3, voxels[None, :, None].expand(DRAWS, -1, 3, -1))
+    classes = targets.flatten(1).gather(1, voxels)[None, :, None].expand(DRAWS, -1, 1, -1)
+    expected = true.gather(2, classes).sum((2, 3))
+    found = log_likelihoods(sampler, factors, targets, readout)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=0.01)
+
+
 def test_only_the_factors_learn_from_it(make_setting):
     sampler, factors, targets = make_setting()
     log_likelihoods(sampler, factors, targets, readout_of(sampler.network.plan)).sum().backward()
