@@ -128,6 +128,12 @@ def test_the_command_prints_all_rows_and_resumes(benchmark, raters, monkeypatch,
     assert set(first["verdict"]) == set(raters.BARS)
     stored = tmp_path / "preprocessed" / raters.NAME
     assert open_case(stored, "phantom_000").record.references == 2
+    picture = tmp_path / "alternatives.png"
+    monkeypatch.setattr(sys, "argv", ["rater_picture", "--root", str(tmp_path), "--case", "0", "-o", str(picture)])
+    assert benchmark("rater_picture").main() == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    monkeypatch.setattr(sys, "argv", ["raters", *arguments])
+    capsys.readouterr()
     monkeypatch.setattr(raters, "in_own_process", lambda *_: pytest.fail("the figures are kept"))
     assert raters.main() == 0
     assert json.loads(capsys.readouterr().out) == first
