@@ -146,9 +146,8 @@ class MaskSampler:
 
     @cached_property
     def loadings(self) -> Tensor:
-        """Those of the common factors (B, R, k, d, h, w); R is 0 for a model without factors."""
-        if self.network.common_factors is None:
-            return self.posterior.mean.unsqueeze(1)[:, :0]
+        """Those of the common factors (B, R, k, d, h, w)."""
+        assert self.network.common_factors is not None, "expected a model with common factors"
         return self.network.common_factors(self.posterior, self.features.on_latent_grid)
 
     def given(self, factors: Tensor) -> "MaskSampler":

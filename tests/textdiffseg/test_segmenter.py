@@ -118,9 +118,8 @@ def test_a_sample_first_chooses_its_mask_by_its_factors(make_plan_with_factors, 
 
 
 @torch.no_grad()
-def test_a_model_without_factors_has_no_loadings_and_keeps_its_mask(plan, make_model, bank, patch):
+def test_a_model_without_factors_keeps_its_mask(plan, make_model, bank, patch):
     model = make_model(plan)
     sampler = Segmenter.of(model).mask_sampler(patch, bank.all_labels().expand(2))
     assert sampler.given(torch.zeros(2, 0)) is sampler
-    assert sampler.loadings.shape == (2, 0, *sampler.posterior.mean.shape[1:])
     assert not any(name.startswith("common_factors") for name in model.state_dict())
