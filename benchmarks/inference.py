@@ -84,8 +84,8 @@ class NoNetwork:
         self.made = null_logits(patch, labels, windows)
         self.output = torch.empty_like(self.made)  # it is overwritten with the probabilities
 
-    def logits(self, patches: Tensor, queries: Queries, z_T: Tensor, steps: int) -> Iterator[Tensor]:
-        """The same logits for every window (B, 1 + Q, D, H, W)."""
+    def logits(self, patches: Tensor, queries: Queries, z_T: Tensor, steps: int, *_: Tensor) -> Iterator[Tensor]:
+        """The same logits for every window (B, 1 + Q, D, H, W). Older code gives no factors."""
         yield self.output.copy_(self.made)[: len(patches)]
 
 
