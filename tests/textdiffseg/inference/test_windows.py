@@ -21,7 +21,8 @@ def tiling(request):
 def inputs(tiling, slots=2, uncertainty=False):
     width = torch.zeros(1, slots, 4)
     queries = Queries(torch.ones(1, slots, dtype=torch.long), width, width, torch.ones(1, slots, dtype=torch.bool))
-    return WindowInputs(tiling, torch.zeros(1, *tiling.padded), torch.zeros(1), torch.zeros(1, 0), queries, slots, uncertainty)
+    image, noise, factors = torch.zeros(1, *tiling.padded), torch.zeros(1), torch.zeros(1, 0)
+    return WindowInputs(tiling, image, noise, factors, queries, slots, uncertainty)
 
 
 def predictions(tiling, classes=3):
