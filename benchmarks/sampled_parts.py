@@ -11,7 +11,7 @@
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import combinations
 
@@ -128,15 +128,17 @@ def passthrough(
 
 def exchangeability(model: TextDiffSeg, queries: Queries, scans: Sequence[Scan], device: str) -> dict:
     """The row `exchangeability`, with its controls."""
-    row = _exchanged(model, queries, scans, device)
+    masker = Predictor([model], PredictionSettings(), device)
+    mask = _mean_dice(score(model.plan, scan, predict(masker, scan, queries)).mean_dice for scan in scans)
+    row = _exchanged(model, queries, scans, device, mask)
     if "gap" not in row:
         return row
     row["holds"] = row["gap"] <= BARS["exchangeability"] and row["sample_below_mask"] <= BARS["sample_below_mask"]
     noise = copy.deepcopy(model)
     noise.denoiser.start_at_zero()
-    row["noise_alone"] = _exchanged(noise, queries, scans, device)
+    row["noise_alone"] = _exchanged(noise, queries, scans, device, mask)
     if model.plan.n_factors:
-        row["factors_alone"] = _exchanged(without_denoiser(model), queries, scans, device)
+        row["factors_alone"] = _exchanged(without_denoiser(model), queries, scans, device, mask)
     return row
 
 
@@ -147,22 +149,18 @@ def without_denoiser(model: TextDiffSeg) -> TextDiffSeg:
     return alone
 
 
-def _exchanged(model: TextDiffSeg, queries: Queries, scans: Sequence[Scan], device: str) -> dict:
-    """The figures of one model."""
+def _exchanged(model: TextDiffSeg, queries: Queries, scans: Sequence[Scan], device: str, mask: float | None) -> dict:
+    """The figures of one model. `mask`: the mean Dice of its masks, which the controls share."""
     plan, steps = model.plan, model.plan.sample_steps or 0
-    agreement, reference, masks = [], [], []
+    agreement, reference = [], []
     for index, scan in enumerate(scans):
         seeds = range(SAMPLES * index, SAMPLES * (index + 1))  # factors are equal in scans with the same seed
         settings = [PredictionSettings(steps=steps, seed=seed) for seed in seeds]
         samples = [predict(Predictor([model], one, device), scan, queries) for one in settings]
-        mask = predict(Predictor([model], PredictionSettings(), device), scan, queries)
         for first, second in combinations(samples, 2):
             agreement.append(score(plan, replace(scan, truth=first), second).mean_dice)
         reference += [score(plan, scan, sample).mean_dice for sample in samples]
-        masks.append(score(plan, scan, mask).mean_dice)
-    agree, sample, mask = (
-        mean(value for value in scores if value is not None) for scores in (agreement, reference, masks)
-    )
+    agree, sample = _mean_dice(agreement), _mean_dice(reference)
     if agree is None or sample is None or mask is None:  # no label can be scored
         return {"samples": SAMPLES, "steps": steps}
     gap, below = abs(agree - sample), mask - sample
@@ -175,3 +173,8 @@ def _exchanged(model: TextDiffSeg, queries: Queries, scans: Sequence[Scan], devi
         "gap": gap,
         "sample_below_mask": below,
     }
+
+
+def _mean_dice(scores: Iterable[float | None]) -> float | None:
+    """The mean of the Dice that are defined; None without one."""
+    return mean(value for value in scores if value is not None)

@@ -85,14 +85,11 @@ class Segmenter:
         Raises:
             ValueError: steps without `noise` or without diffusion.
         """
-        if isinstance(self.network, Peer):
-            yield self.network.logits(image, queries)
+        if isinstance(self.network, Peer) or (steps == 0 and not self.plan.paper):
+            yield self.mask(image, queries)
             return
         if self.plan.paper:
             yield from self._from_noise(self.network, image, queries, noise, steps)
-            return
-        if steps == 0:
-            yield mask_features(self.network, image, queries).logits
             return
         _, starts = self._starts(noise, steps)
         sampler = self.mask_sampler(image, queries)
@@ -101,6 +98,12 @@ class Segmenter:
             r = version.sample(r_T, steps)
             yield version.decode(r)
             del version  # before the next one: with many labels it is most of a window's memory
+
+    def mask(self, image: Tensor, queries: Queries) -> Tensor:
+        """Logits (B, 1 + Q, D, H, W) of the masks of image (B, C, D, H, W), in one pass."""
+        if isinstance(self.network, Peer):
+            return self.network.logits(image, queries)
+        return mask_features(self.network, image, queries).logits
 
     def mask_sampler(self, image: Tensor, queries: Queries) -> "MaskSampler":
         """The sampler of preset `default` for image (B, C, D, H, W), around its mask."""

@@ -8,7 +8,7 @@ import copy
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -43,21 +43,11 @@ class OpenVINOSegmenter(Segmenter):
     compiled: dict[Shapes, "CompiledModel"] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def logits(
-        self,
-        image: Tensor,
-        queries: Queries,
-        noise: Tensor | None = None,
-        steps: int = 0,
-        factors: Tensor | None = None,
-    ) -> Iterator[Tensor]:
-        """Logits (B, 1 + Q, D, H, W) of the mask; with `steps`, those of samples by torch (`Segmenter.logits`)."""
-        if steps:
-            yield from super().logits(image, queries, noise, steps, factors)
-            return
+    def mask(self, image: Tensor, queries: Queries) -> Tensor:
+        """The masks by OpenVINO. Samples are drawn by torch."""
         inputs = (image, *_tensors(queries))
         request = self._compiled(inputs).create_infer_request()
-        yield torch.from_numpy(request.infer([tensor.contiguous().numpy() for tensor in inputs])[0])
+        return torch.from_numpy(request.infer([tensor.contiguous().numpy() for tensor in inputs])[0])
 
     def _compiled(self, inputs: Sequence[Tensor]) -> "CompiledModel":
         """The converted network for inputs of these shapes."""

@@ -7,8 +7,8 @@ the label latent has such dependences (Monteiro et al. 2020 have them in the log
     w ~ N(0, I)                          the factors, R numbers
     z = m + sum_i w_i Lambda_i           the latent that they choose
 
-U is a U-Net. `place` is the position in the patch, from -1 to 1 along each axis: without it, two structures that look
-the same could not be told apart.
+U is a U-Net. `place` is the position in the patch, from -1 to 1 along each axis. Without it, U would treat two
+structures that look the same alike.
 """
 
 from collections.abc import Sequence

@@ -68,7 +68,7 @@ def status(dataset: str | Path, *, root: str | Path = ".") -> DatasetStatus:
         dataset: id, name, folder's name or path.
         root: the folder that holds raw/, preprocessed/ and results/.
 
-    Raises `UserError` if there is no such data set. Damaged files are named, and the rest is shown.
+    Raises `UserError` if there is no such data set. The status names damaged files, and shows the rest.
     """
     root = path_of(root)
     name = name_of(str(dataset), root)

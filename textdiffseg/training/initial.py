@@ -41,7 +41,7 @@ class Initial:
     weights: dict[str, Tensor]  # by name in the new network
     share: float  # of the new network's numbers
     kept: tuple[str, ...]  # labels that both models know
-    may_know: bool = False  # it is of the same data set, but a package has not said which cases it was trained on
+    may_know: bool = False  # of the same data set, from a package, which does not list its training cases
 
     @property
     def note(self) -> str:

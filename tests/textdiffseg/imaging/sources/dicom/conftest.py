@@ -6,6 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from plans.errors import UserError
+from textdiffseg.imaging.sources.files import read_geometry, read_volume
+
 CT, ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1"
 EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
 FIELDS = {  # name -> tag and type
@@ -176,3 +179,20 @@ def write_dicom():
 def voxels() -> np.ndarray:
     """(5, 6, 7) stored values."""
     return np.random.default_rng(1).integers(-1000, 1000, (5, 6, 7)).astype(np.int16)
+
+
+@pytest.fixture
+def refused():
+    """A function that returns the error of a scan, which has these words. Its values stay out, and its grid is read."""
+
+    def check(path, *words):
+        with pytest.raises(UserError) as caught:
+            read_volume((path,))
+        (line,) = caught.value.lines
+        for word in words:
+            assert word in line, line
+        assert "Secret" not in line
+        read_geometry(path)  # does not raise
+        return line
+
+    return check
