@@ -123,3 +123,10 @@ def test_a_model_without_factors_keeps_its_mask(plan, make_model, bank, patch):
     sampler = Segmenter.of(model).mask_sampler(patch, bank.all_labels().expand(2))
     assert sampler.given(torch.zeros(2, 0)) is sampler
     assert not any(name.startswith("common_factors") for name in model.state_dict())
+
+
+def test_the_publication_s_model_has_no_mask_without_steps(make_plan, make_model, bank, patch):
+    """Its mask is a sample."""
+    paper = make_model(make_plan("paper", fusion_level=1, latent={"level": 1, "channels": 1}, paper={}))
+    with pytest.raises(ValueError, match="preset paper: sampling needs"):
+        next(Segmenter.of(paper).logits(patch, bank.all_labels().expand(2), noise(paper.plan, 1), steps=0))
