@@ -4,10 +4,11 @@
   by the model's own schedule and denoised once. It is the residual that the likeliest of ten draws of the common
   factors leaves, as in training. Dice against the reference (bar: at least 0.92). A denoiser that does
   not read its latent returns the mask instead.
-- `exchangeability`: eight samples of the plan's steps. If a sample were a second annotator, it would agree with another
-  sample as well as with the reference (bar: both mean Dice differ by at most 0.02). The control is the mask: a sample's
-  Dice is at most 0.04 lower. Two controls draw the same factors: `factors_alone` adds nothing to them, and
-  `noise_alone` adds noise of the same spread, without a denoiser.
+- `exchangeability`: eight samples, drawn as for alternatives. If a sample were a second annotator, it would agree with
+  another sample as well as with the reference (bar: both mean Dice differ by at most 0.02). Samples 2i and 2i + 1 have
+  opposite factors, so they are not compared with each other. All other pairs are as independent samples; their mean
+  depends less on chance. The control is the mask: a sample's Dice is at most 0.04 lower. Two controls draw the same
+  factors: `factors_alone` adds nothing to them, and `noise_alone` adds noise of the same spread, without a denoiser.
 """
 
 import copy
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import combinations
 
+import numpy as np
 import torch
 from stored import Scan, dice, mean, predict, score
 from torch import Tensor
@@ -24,7 +26,9 @@ from plans.planning.memory import FACTOR_DRAWS
 from textdiffseg.diffusion.noise import smooth_noise
 from textdiffseg.diffusion.schedule import LogSnrSchedule, log_snr_schedule
 from textdiffseg.folds.sampling import PredictionSettings
+from textdiffseg.inference.alternatives import draw_masks, value_table
 from textdiffseg.inference.predictor import Predictor
+from textdiffseg.inference.samples import SamplePredictor
 from textdiffseg.networks.model import TextDiffSeg
 from textdiffseg.queries import Queries
 from textdiffseg.readout import readout_of
@@ -153,12 +157,12 @@ def _exchanged(model: TextDiffSeg, queries: Queries, scans: Sequence[Scan], devi
     """The figures of one model. `mask`: the mean Dice of its masks, which the controls share."""
     plan, steps = model.plan, model.plan.sample_steps or 0
     agreement, reference = [], []
-    for index, scan in enumerate(scans):
-        seeds = range(SAMPLES * index, SAMPLES * (index + 1))  # factors are equal in scans with the same seed
-        settings = [PredictionSettings(steps=steps, seed=seed) for seed in seeds]
-        samples = [predict(Predictor([model], one, device), scan, queries) for one in settings]
-        for first, second in combinations(samples, 2):
-            agreement.append(score(plan, replace(scan, truth=first), second).mean_dice)
+    for seed, scan in enumerate(scans):  # factors are equal in scans with the same seed
+        settings = PredictionSettings(steps=steps, samples=SAMPLES, seed=seed)
+        samples = _drawn(SamplePredictor([model], settings, device), scan, queries)
+        for first, second in combinations(range(SAMPLES), 2):
+            if first // 2 != second // 2:
+                agreement.append(score(plan, replace(scan, truth=samples[first]), samples[second]).mean_dice)
         reference += [score(plan, scan, sample).mean_dice for sample in samples]
     agree, sample = _mean_dice(agreement), _mean_dice(reference)
     if agree is None or sample is None or mask is None:  # no label can be scored
@@ -173,6 +177,14 @@ def _exchanged(model: TextDiffSeg, queries: Queries, scans: Sequence[Scan], devi
         "gap": gap,
         "sample_below_mask": below,
     }
+
+
+def _drawn(predictor: SamplePredictor, scan: Scan, queries: Queries) -> np.ndarray:
+    """The samples (S, D, H, W), maps of value numbers on the scan's own grid."""
+    numbers = queries.labels[0].tolist()
+    values = tuple(predictor.plan.written_numbers[number - 1] for number in numbers)
+    told = queries.with_tokens([scan.text])
+    return value_table(values)[draw_masks(predictor, scan.image, scan.transform, told, len(numbers))]
 
 
 def _mean_dice(scores: Iterable[float | None]) -> float | None:

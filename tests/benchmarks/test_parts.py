@@ -163,26 +163,28 @@ def test_passthrough_takes_the_labels_out_of_the_overview(sampled, model, bank, 
 
 
 def test_samples_are_compared_with_each_other_and_with_the_reference(sampled, model, bank, image, monkeypatch):
-    """Samples of seeds 0 and 1, ... lose one of ten voxels each, the mask none."""
+    """Samples 2i and 2i + 1 lose voxel i of ten, the mask none. They are not compared: they would agree."""
     truth, seeds = np.repeat([1, 0], [10, 90]).reshape(1, 1, 100), []
 
-    def predict(predictor, scan, queries):
-        found = truth.copy()
-        if predictor.settings.steps:
-            assert predictor.settings.steps == model.plan.sample_steps
-            seeds.append(predictor.settings.seed)
-            found[..., predictor.settings.seed % 8] = 0
+    def draw_masks(predictor, image, transform, queries, n_answers):
+        settings = predictor.settings
+        assert (settings.steps, settings.samples) == (model.plan.sample_steps, 8)
+        seeds.append(settings.seed)
+        found = np.stack(8 * [truth])
+        for number, sample in enumerate(found):
+            sample[..., number // 2] = 0
         return found
 
     def score(plan, scan, found):
         both = np.count_nonzero(scan.truth * found)
         return SimpleNamespace(mean_dice=2 * both / (np.count_nonzero(scan.truth) + np.count_nonzero(found)))
 
-    monkeypatch.setattr(sampled, "predict", predict)
+    monkeypatch.setattr(sampled, "predict", lambda *_: truth)
+    monkeypatch.setattr(sampled, "draw_masks", draw_masks)
     monkeypatch.setattr(sampled, "score", score)
     monkeypatch.setattr(sampled, "replace", lambda scan, **changes: SimpleNamespace(**vars(scan) | changes))
     row = sampled.exchangeability(model, bank.all_labels(), 2 * [scan_of(image, truth)], "cpu")
-    assert seeds == 2 * [*range(16)], "each sample of each scan has its own; then those of the control"
+    assert seeds == [0, 1, 0, 1], "each scan has draws of its own; then those of the control"
     assert row["noise_alone"]["agreement"] == row["agreement"]
     assert (row["agreement"], row["reference"], row["mask"]) == pytest.approx((8 / 9, 18 / 19, 1))
     assert (row["gap"], row["sample_below_mask"]) == pytest.approx((18 / 19 - 8 / 9, 1 / 19))

@@ -20,8 +20,8 @@ from textdiffseg.training import loop, objectives, setup, spread
 from textdiffseg.training.log import read_log
 from textdiffseg.training.optimise import learning_rate
 from textdiffseg.training.options import TrainingOptions
-from textdiffseg.training.spread import FACTORS_LEAVE, MAX_GAP, SPREADS, choose_spread
-from textdiffseg.training.validate import PatchScores
+from textdiffseg.training.spread import FACTORS_LEAVE, MAX_GAP, OWN_SCALE, SPREADS, choose_spread
+from textdiffseg.training.validate import PatchScores, validate_patches
 
 PARTS = ("denoiser.", "sample_decoder.", "common_factors.")
 KINDS = {"factors": {"decoder": "likelihood", "n_factors": 2}, "older": {"decoder": "learned", "n_factors": 0}}
@@ -132,7 +132,7 @@ def queries_of(plan, generator):
 def test_samples_get_a_spread_when_the_sampler_has_learned(whole):
     before, after = weights(whole.parent / "before", "best"), weights(whole, "best")
     assert before["spread"] == 0
-    assert after["spread"] in (FACTORS_LEAVE, *SPREADS)
+    assert FACTORS_LEAVE <= after["spread"] <= max(SPREADS)
     assert torch.equal(after["spread"], weights(whole, "latest")["spread"])
     assert not can_sample([load_network(FoldFolder(whole.parent / "before"))])
     assert can_sample([load_network(FoldFolder(whole))])
@@ -143,44 +143,26 @@ def test_the_last_entry_of_the_log_has_the_dice_of_decoded_true_latents(whole):
     assert [set(entry.latent_dice) for entry in log] == [set(), set(), set(), {"ball", "box"}]
 
 
-@pytest.mark.parametrize(
-    ("loss", "gap", "expected", "with_factors"),
-    [
-        (0.0, 0.009, 1.0, 0.5),  # the smallest spread from the least on fits, as all others do
-        (0.0, 0.004, 1.0, 0.25),
-        (0.0, 0.04, 2.0, 2.0),  # the smallest at which 0.04 / spread is at most 0.02
-        (0.015, 0.2, 2.5, 2.5),  # none fits: the largest at which 0.015 times the spread is at most 0.04
-        (0.015, 0.04, 2.0, 2.0),
-        (0.05, 0.009, 0.75, 0.5),  # 1 is too rough: the largest that is not
-        (0.1, 0.2, 0.5, 0.25),  # all are too rough but for the smallest
-        (0.2, 0.2, 0.5, 0.25),  # all are too rough: the smallest
-    ],
-)
-def test_the_spread_is_the_smallest_that_fits_among_those_that_are_near_the_mask(
-    kind, whole, preprocessed, monkeypatch, loss, gap, expected, with_factors
-):
-    spreads, least = ((FACTORS_LEAVE, *SPREADS), FACTORS_LEAVE) if kind == "factors" else (SPREADS, 1)
-    expected = with_factors if kind == "factors" else expected
+def test_the_spread_fits_the_gaps_and_losses_of_the_samples(kind, whole, preprocessed, monkeypatch):
     opened = setup.set_up_fold(
         preprocessed, FOLD, FoldFolder(whole), TrainingOptions(), "default", print, read_position(FoldFolder(whole))
     )
-    losses = iter([loss * spread for spread in spreads])
-    near = [spread for spread in spreads if loss * spread <= 0.04] or [spreads[0]]
-    gaps = iter([gap / spread for spread in near if spread >= least])
+    least = FACTORS_LEAVE if kind == "factors" else OWN_SCALE
+    spreads = sorted({least, *SPREADS})
+    figures = iter(range(2 * len(spreads)))
     calls = []
-
-    def found(dice, other):
-        calls.append(dice)
-        return next(losses) if len(calls) <= len(spreads) else next(gaps)
-
-    monkeypatch.setattr(spread, "_gap", found)
-    assert choose_spread(load_network(FoldFolder(whole)), opened.bank, opened.patches, 0).spread == expected
+    monkeypatch.setattr(spread, "_gap", lambda *dice: next(figures))
+    monkeypatch.setattr(spread, "fitting_spread", lambda *arguments: calls.append(arguments) or 1.75)
+    chosen = choose_spread(load_network(FoldFolder(whole)), opened.bank, opened.patches, 0)
+    assert chosen.spread == 1.75
+    losses, gaps = ({each: first + i for i, each in enumerate(spreads)} for first in (0, len(spreads)))
+    assert calls == [(gaps, losses, least)]
 
 
 def test_agreement_and_reference_are_the_dice_of_two_samples_and_of_one_with_the_labels(
     kind, whole, preprocessed, monkeypatch
 ):
-    """At a spread of 0, without factors, both samples are equal, and have the Dice of the decoded mean.
+    """At a spread of 0, without factors, all samples are equal, and have the Dice of the decoded mean.
 
     By Bayes' rule the mean gives the mask; a learned decoder gives another one.
     """
@@ -188,13 +170,15 @@ def test_agreement_and_reference_are_the_dice_of_two_samples_and_of_one_with_the
         preprocessed, FOLD, FoldFolder(whole), TrainingOptions(), "default", print, read_position(FoldFolder(whole))
     )
     network, found = load_network(FoldFolder(whole)), []
-    monkeypatch.setattr(spread, "SPREADS", (100.0,) if kind == "factors" else (0.0, 100.0))
+    monkeypatch.setattr(spread, "SPREADS", (100.0,))
     monkeypatch.setattr(spread, "OWN_SCALE", 0.0)
     monkeypatch.setattr(spread, "FACTORS_LEAVE", 0.0)
     monkeypatch.setattr(spread.MaskSampler, "given", lambda self, w: self)
     monkeypatch.setattr(spread, "_gap", lambda *dice: found.append(dice) or 0.03)
     choose_spread(network, opened.bank, opened.patches, 0)
     (mask, decoded), _, (agreement, reference), (wide, _) = found
+    cpu = torch.device("cpu")
+    assert mask == validate_patches(Segmenter.of(network), opened.bank, opened.patches, cpu, 0).dice
     assert decoded == reference
     assert (mask == decoded) == (kind == "factors")
     assert set(agreement.values()) == {1.0}
@@ -220,7 +204,46 @@ def test_the_samples_that_choose_the_spread_have_factors_of_their_own(kind, whol
     assert decoded == {id(sampler) for _, sampler in drawn}
     w = torch.cat([factors for factors, _ in drawn])
     assert w.shape[1] == network.plan.n_factors
-    assert kind == "older" or len(w.unique(dim=0)) == len(w)
+    if kind == "factors":
+        assert len(w.unique(dim=0)) == len(w)
+        assert torch.equal(w[::2], -w[1::2]), "both signs of each draw"
+
+
+def test_opposite_draws_start_from_opposite_noise_and_are_not_compared(whole, preprocessed, monkeypatch):
+    opened = setup.set_up_fold(
+        preprocessed, FOLD, FoldFolder(whole), TrainingOptions(), "default", print, read_position(FoldFolder(whole))
+    )
+    network, noise, masks, compared = load_network(FoldFolder(whole)), [], [], []
+    readout = type(spread.readout_of(network.plan))
+    sample, found, add = spread.MaskSampler.sample, readout.masks, spread.Overlap.add_masks
+
+    def started(self, r_T, steps):
+        noise.append(r_T)
+        return sample(self, r_T, steps)
+
+    def predicted(self, logits, targets, queries):
+        pairs = list(found(self, logits, targets, queries))
+        masks.append(pairs[0][0])
+        return iter(pairs)
+
+    def counted(self, pairs, queries):
+        pairs = list(pairs)
+        a, b = pairs[0]
+        compared.append(tuple(index for index, mask in enumerate(masks) for one in (a, b) if mask is one))
+        return add(self, pairs, queries)
+
+    monkeypatch.setattr(spread, "SPREADS", (FACTORS_LEAVE, OWN_SCALE))
+    monkeypatch.setattr(spread.MaskSampler, "sample", started)
+    monkeypatch.setattr(readout, "masks", predicted)
+    monkeypatch.setattr(spread.Overlap, "add_masks", counted)
+    choose_spread(network, opened.bank, opened.patches, 0)
+    first, opposite, other, other_opposite = noise[:4]
+    assert torch.equal(first, -opposite)
+    assert torch.equal(other, -other_opposite)
+    assert not torch.equal(first, other)
+    between = [numbers for numbers in compared if len(numbers) == 2][:4]
+    start = between[0][0]  # of the four samples at the first spread
+    assert between == [(start, start + 2), (start, start + 3), (start + 1, start + 2), (start + 1, start + 3)]
 
 
 def test_the_last_dice_is_that_of_decoded_true_latents(whole, preprocessed, monkeypatch):
