@@ -3,12 +3,14 @@
 import errno
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 
 from plans.errors import UserError
 from plans.layout import FoldFolder
+from textdiffseg.data.batch import Batch
 from textdiffseg.data.splits import Split
 from textdiffseg.folds.ensemble import load_ensemble
 from textdiffseg.folds.position import read_position
@@ -244,6 +246,29 @@ def test_opposite_draws_start_from_opposite_noise_and_are_not_compared(whole, pr
     between = [numbers for numbers in compared if len(numbers) == 2][:4]
     start = between[0][0]  # of the four samples at the first spread
     assert between == [(start, start + 2), (start, start + 3), (start + 1, start + 2), (start + 1, start + 3)]
+
+
+def test_each_patch_is_read_with_its_own_queries(whole, preprocessed, monkeypatch):
+    opened = setup.set_up_fold(
+        preprocessed, FOLD, FoldFolder(whole), TrainingOptions(), "default", print, read_position(FoldFolder(whole))
+    )
+    read, given, around = Batch.read, [], Segmenter.mask_sampler
+
+    def numbered(batch, bank):
+        queries = read(batch, bank)
+        given.extend(range(len(given), len(given) + len(batch.image)))
+        number = torch.tensor(given[-len(batch.image) :], dtype=torch.float32)
+        return replace(queries, tokens=number[:, None, None].expand_as(queries.tokens))
+
+    found = []
+    monkeypatch.setattr(Batch, "read", numbered)
+    monkeypatch.setattr(
+        Segmenter,
+        "mask_sampler",
+        lambda self, image, queries: found.append(queries.tokens.unique().tolist()) or around(self, image, queries),
+    )
+    choose_spread(load_network(FoldFolder(whole)), opened.bank, opened.patches, 0)
+    assert found == [[number] for number in given]
 
 
 def test_the_last_dice_is_that_of_decoded_true_latents(whole, preprocessed, monkeypatch):
