@@ -7,13 +7,13 @@ import platform
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from pydantic import Field
 
@@ -99,6 +99,27 @@ def check_folder(folder: Path) -> None:
             file.flush()
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(folder)) from error
+
+
+@contextmanager
+def new_folders(folder: Path) -> Iterator[None]:
+    """Make a folder and its parents. After an error those that were made are deleted again, if they are empty."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for path in missing:
+            with suppress(OSError):  # it holds files, or it was not made
+                path.rmdir()
+        raise
+
+
+def copy_parts(source: IO[bytes], target: IO[bytes], copied: Callable[[int], None]) -> None:
+    """Copy an open file to another one in parts. `copied` is called with the number of bytes of each part."""
+    while chunk := source.read(_CHUNK_BYTES):
+        target.write(chunk)
+        copied(len(chunk))
 
 
 def _refuse_special(path: Path) -> None:

@@ -3,9 +3,11 @@
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from math import ceil
 from typing import TypeVar
 
 Item = TypeVar("Item")
+MB = 1_000_000  # bytes
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,21 @@ def step_reporter(
             raise Cancelled(stopped.replace("{done}", str(int(done))).replace("{total}", f"{total:g}"))
 
     return report_step
+
+
+def bytes_reporter(progress: OnProgress, stage: str, total: int) -> Callable[[int], None]:
+    """A callback that takes the bytes of each finished part, and reports the progress of a stage in MB.
+
+    total: bytes of the whole stage.
+    """
+    finished = 0
+
+    def report_part(size: int) -> None:
+        nonlocal finished
+        finished += size
+        progress(ProgressEvent(stage, ceil(finished / MB), ceil(total / MB), "MB"))
+
+    return report_part
 
 
 def silent(_: object) -> None:

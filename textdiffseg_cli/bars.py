@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _FRACTIONAL = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} {unit}s [{elapsed}<{remaining}{postfix}]"
 _UNITS_OF_CASES = ("case", "scan", "setting")  # may be done in part; elsewhere each one gets a line
-_NAMES = {"it": "iteration"}
+_PLURALS = {"it": "iterations", "MB": "MB"}
 _MAX_CASE_LINES, _MAX_LINES = 100, 10  # per stage
 _COLUMNS, _ROWS = 80, 24  # if the terminal reports no size
 
@@ -93,7 +93,7 @@ class _Lines:
         if event.done <= self._shown or not (is_complete or event.done // self._step > self._shown // self._step):
             return
         self._shown = event.done
-        unit = f" {_NAMES.get(event.unit, event.unit)}s" if event.unit else ""
+        unit = f" {_PLURALS.get(event.unit, f'{event.unit}s')}" if event.unit else ""
         detail = f", {printable(event.detail)}" if event.detail else ""
         seconds = time.monotonic() - self._began
         print(

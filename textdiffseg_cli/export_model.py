@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 from textdiffseg_cli.common import add_model, add_root, command, print_lines, run
-from textdiffseg_cli.output import print_json
+from textdiffseg_cli.output import add_output, print_json
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -24,7 +24,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the file to write")
     parser.add_argument("--folds", nargs="+", metavar="FOLD", help="folds to export (default: all finished ones)")
     parser.add_argument("--keep-identifiers", action="store_true", help="keep the ids of training and validation cases")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    add_output(parser)
     return parser
 
 
@@ -35,16 +35,19 @@ def main(argv: list[str] | None = None) -> int:
 
 def _export(args: argparse.Namespace) -> None:
     import textdiffseg as tds
+    from textdiffseg_cli.bars import Bars
 
-    package = tds.export_model(
-        args.output,
-        dataset=args.dataset,
-        model=args.model,
-        root=args.root,
-        preset=args.preset,
-        folds=args.folds,
-        keep_identifiers=args.keep_identifiers,
-    )
+    with Bars(args.quiet, args.json) as bars:
+        package = tds.export_model(
+            args.output,
+            dataset=args.dataset,
+            model=args.model,
+            root=args.root,
+            preset=args.preset,
+            folds=args.folds,
+            keep_identifiers=args.keep_identifiers,
+            progress=bars,
+        )
     folds = sorted({name.partition("/")[0] for name in package.files})
     if args.json:
         names = {"dataset": package.dataset, "model": package.model, "folds": folds}

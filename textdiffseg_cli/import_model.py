@@ -5,7 +5,7 @@ from pathlib import Path
 
 from plans.commands import predict_command
 from textdiffseg_cli.common import add_root, command, print_lines, run
-from textdiffseg_cli.output import print_json
+from textdiffseg_cli.output import add_output, print_json
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -24,7 +24,7 @@ def make_parser() -> argparse.ArgumentParser:
         "-o", "--output", type=Path, metavar="FOLDER", help="folder to write (default: below results/ of --root)"
     )
     add_root(parser)
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    add_output(parser)
     return parser
 
 
@@ -35,10 +35,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def _import(args: argparse.Namespace) -> None:
     import textdiffseg as tds
+    from textdiffseg_cli.bars import Bars
 
-    folder = tds.import_model(args.package, folder=args.output, root=args.root)
+    lines: list[str] = []
+    with Bars(args.quiet, args.json) as bars:
+        folder = tds.import_model(args.package, folder=args.output, root=args.root, report=lines.append, progress=bars)
     if args.json:
         print_json({"folder": folder})
         return
-    print_lines(f"Written: {folder}")
-    print_lines(f"Next: {predict_command(folder)}")
+    print_lines(*lines, f"Next: {predict_command(folder)}")

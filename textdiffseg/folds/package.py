@@ -1,34 +1,30 @@
 """A trained model as one file, to send it elsewhere: a zip archive of its folds with a hash for each file.
 
-Nothing in it is compressed, so its size is that of its content. Reading it checks names, links, sizes and hashes before
-a file is written, and runs nothing. The weights are safetensors, the rest is JSON.
+Nothing in it is compressed, so its size is that of its content. The weights are safetensors, the rest is JSON.
+`unpacking` writes the folder of such a file.
 """
 
+import io
 import re
-import shutil
 import stat
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 from plans.errors import UserError, printable
 from plans.layout import FOLD_NAME, FoldFolder
-from plans.plan import Plan
 from plans.raw.dataset import is_plain_name
 from plans.records import Record
 from textdiffseg.evaluation.summary import Summary
-from textdiffseg.files import FileHash, hash_once, naming, replacing, temporary_name
+from textdiffseg.files import FileHash, copy_parts, hash_once, replacing
 from textdiffseg.folds.agreement import check_together
-from textdiffseg.folds.calibration import read_calibration
 from textdiffseg.folds.changed import own_scores
 from textdiffseg.folds.ensemble import chosen_folds
 from textdiffseg.folds.plans import plan_of_fold
-from textdiffseg.folds.postprocessing import read_postprocessing
-from textdiffseg.folds.sampling import read_sampling
 from textdiffseg.imaging.sources.streams import Damaged, zip_faults_as_damage
 from textdiffseg.leftovers import sweep
+from textdiffseg.progress import OnProgress, bytes_reporter, silent
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 10_000_000
@@ -47,7 +43,11 @@ class Package(Record):
 
 
 def export_model(
-    folder: Path, package: Path, names: Sequence[str] | None = None, keep_identifiers: bool = False
+    folder: Path,
+    package: Path,
+    names: Sequence[str] | None = None,
+    keep_identifiers: bool = False,
+    progress: OnProgress = silent,
 ) -> Package:
     """Write a model's finished folds to one file.
 
@@ -58,6 +58,7 @@ def export_model(
         package: the file to write.
         names: of the folds; None: all finished folds.
         keep_identifiers: keep the ids of the training and validation cases.
+        progress: called while the file is written.
     """
     folds = chosen_folds(folder, names, "best")
     check_together(folds, "best")
@@ -74,15 +75,13 @@ def export_model(
     )
     _refuse_other_file(package)
     sweep([package.parent])
+    written = bytes_reporter(progress, "Export", sum(file.size for file in manifest.files.values()))
     with replacing(package) as temporary, zipfile.ZipFile(temporary, "x", zipfile.ZIP_STORED) as archive:
         archive.writestr(zipfile.ZipInfo(MANIFEST), manifest.model_dump_json(indent=1))
         for name, content in contents.items():
-            with archive.open(zipfile.ZipInfo(name), "w") as target:  # without times and owners
-                if isinstance(content, Path):
-                    with content.open("rb") as source:
-                        shutil.copyfileobj(source, target)
-                else:
-                    target.write(content)
+            source = io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")
+            with source, archive.open(zipfile.ZipInfo(name), "w") as target:  # without times and owners
+                copy_parts(source, target, written)
     return manifest
 
 
@@ -165,15 +164,6 @@ def read_package(package: Path) -> Package:
     return manifest
 
 
-def _is_imported(folder: Path, manifest: Package) -> bool:
-    """Whether a folder holds all files of a package, unchanged, e.g. of a run that was stopped at its end."""
-    try:
-        faults = [expected.fault_of(folder / name) for name, expected in manifest.files.items()]
-        return folder.is_dir() and not any(faults)
-    except OSError:  # a file is missing
-        return False
-
-
 def _refuse_forms(package: Path, entries: Sequence[zipfile.ZipInfo]) -> None:
     """Raise `UserError` for a link, a device or a compressed file in a package."""
     for entry in entries:
@@ -192,61 +182,3 @@ def _fault_of(entry: zipfile.ZipInfo, expected: FileHash) -> str | None:
     if not FOLD_NAME.fullmatch(fold) or path not in allowed:
         return "is not a file of a fold"
     return None if entry.file_size == expected.size else f"has {entry.file_size} bytes, expected {expected.size}"
-
-
-def import_model(package: Path, folder: Path) -> Package:
-    """Write the folds of a packaged model below `folder`. After any failure none of it is there.
-
-    Raises `UserError` if the file is damaged, if it does not hold a model, or if `folder` holds anything else or has
-    the name of a fold.
-    """
-    manifest = read_package(package)
-    if FOLD_NAME.fullmatch(folder.name):
-        raise UserError(f"{folder}: this name is that of a fold. Choose another folder with -o.")
-    if _is_imported(folder, manifest):
-        _refuse_unreadable(folder, manifest, package)
-        return manifest
-    if folder.exists():
-        raise UserError(f"{folder} exists already. Move it away, or choose another folder with -o.")
-    sweep([folder.parent])
-    temporary = folder.with_name(temporary_name(folder.name))
-    parent_is_new = not folder.parent.exists()
-    try:
-        with naming(folder), zip_faults_as_damage(), zipfile.ZipFile(package) as archive:
-            for name, expected in manifest.files.items():
-                path = temporary / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with archive.open(name) as source, path.open("xb") as target:
-                    shutil.copyfileobj(source, target)
-                if fault := expected.fault_of(path):
-                    raise UserError(f"{package}: {name} is damaged ({fault}). {COPY_AGAIN}")
-        _refuse_unreadable(temporary, manifest, package)
-        temporary.rename(folder)
-    except Damaged as error:
-        raise UserError(f"{package} is damaged ({error}). {COPY_AGAIN}") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if parent_is_new and not folder.exists():
-            with suppress(OSError):  # it was not made
-                folder.parent.rmdir()
-    return manifest
-
-
-def _refuse_unreadable(model: Path, manifest: Package, package: Path) -> None:
-    """Raise `UserError` unless each fold in a temporary folder is trained and can be read."""
-    folds = [FoldFolder(model / name) for name in sorted({name.partition("/")[0] for name in manifest.files})]
-    if not folds or not all(fold.checkpoint("best").is_file() and fold.plan.is_file() for fold in folds):
-        raise UserError(f"{package} holds no trained model, or a fold without its weights. Export the model again.")
-    try:
-        chosen_folds(model, None, "best")
-        check_together(folds, "best")
-        for fold in folds:
-            if Plan.read(fold.plan).dataset != manifest.dataset:
-                raise UserError(f"{fold.plan} is not of {manifest.dataset}, as {MANIFEST} says. Do not use this file.")
-            read_sampling(fold)  # these raise if a record cannot be read
-            read_calibration(fold)
-            read_postprocessing(fold, "best")
-            if fold.summary.is_file():
-                Summary.read(fold.summary)
-    except UserError as error:
-        raise UserError(*(line.replace(f"{model}/", f"{package}: ") for line in error.lines)) from None

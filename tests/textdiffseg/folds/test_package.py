@@ -4,6 +4,7 @@ import json
 import shutil
 import stat
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,8 @@ from textdiffseg.evaluation.summary import summarise
 from textdiffseg.files import FileHash, write_record
 from textdiffseg.folds.cases import FoldCases, write_cases
 from textdiffseg.folds.ensemble import load_ensemble
-from textdiffseg.folds.package import MANIFEST, export_model, import_model, read_package
+from textdiffseg.folds.package import MANIFEST, export_model, read_package
+from textdiffseg.folds.unpacking import import_model
 
 
 @pytest.fixture
@@ -55,7 +57,8 @@ def rewritten(package, change):
 
 def test_an_imported_model_predicts_as_the_exported_one(model, package, tmp_path):
     folder = tmp_path / "elsewhere" / "model"
-    manifest = import_model(package, folder)
+    manifest = read_package(package)
+    assert import_model(package, folder)
     assert (manifest.dataset, manifest.model) == ("Dataset900_Tiny", "default")
     first, second = load_ensemble(model), load_ensemble(folder)
     assert first.hash == second.hash
@@ -155,11 +158,47 @@ def test_an_existing_folder_is_never_overwritten(package, tmp_path):
 
 def test_the_same_import_can_be_typed_again(package, tmp_path):
     folder = tmp_path / "there"
-    assert import_model(package, folder) == import_model(package, folder)
+    assert import_model(package, folder), "it was written"
+    assert not import_model(package, folder), "it was there"
     plan = folder / "fold_0" / "plan.json"
     plan.write_text(plan.read_text() + " ")
     with pytest.raises(UserError, match="exists already"):
         import_model(package, folder)
+
+
+@pytest.mark.parametrize("below", ["", "model"])
+def test_a_link_that_leads_nowhere_is_named(package, tmp_path, below):
+    (tmp_path / "there").symlink_to("gone")
+    with pytest.raises(UserError, match=r"there is a link to gone, which is not there\. Remove the link, or"):
+        import_model(package, tmp_path / "there" / below)
+
+
+@pytest.mark.parametrize("call", ["mkdir", "rename"])
+def test_a_folder_that_cannot_be_written_is_named(package, tmp_path, monkeypatch, call):
+    """Its own name, not that of the temporary folder."""
+    usual, folder = getattr(Path, call), tmp_path / "elsewhere" / "model"
+
+    def refused(path, *args, **options):
+        if path.name.startswith(".model"):
+            raise PermissionError(13, "Permission denied", str(path))
+        usual(path, *args, **options)
+
+    monkeypatch.setattr(Path, call, refused)
+    with pytest.raises(PermissionError) as error:
+        import_model(package, folder)
+    assert error.value.filename == str(folder)
+    assert not folder.parent.exists()
+
+
+def test_both_ways_report_their_progress_in_megabytes(model, package, tmp_path, monkeypatch):
+    monkeypatch.setattr("textdiffseg.progress.MB", 1000)
+    exported, imported = [], []
+    size = sum(file.size for file in export_model(model, package, progress=exported.append).files.values())
+    import_model(package, tmp_path / "model", imported.append)
+    for stage, events in (("Export", exported), ("Import", imported)):
+        assert {event.stage for event in events} == {stage}
+        assert [event.done for event in events] == sorted(event.done for event in events)
+        assert events[-1].done == events[-1].total == -(-size // 1000)
 
 
 def flipped(entries):
@@ -277,12 +316,11 @@ def without_manifest(entries):
     ],
 )
 def test_a_package_that_is_not_right_is_refused_and_nothing_is_written(package, tmp_path, change, message):
-    folder = tmp_path / "imports" / "model"
+    folder = tmp_path / "elsewhere" / "results" / "model"
     with pytest.raises(UserError, match=message):
         import_model(rewritten(package, change), folder)
-    assert not folder.exists()
     assert not list(tmp_path.rglob("evil.json"))
-    assert not folder.parent.exists()
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_one_fold_with_its_words_is_a_model(package, tmp_path):

@@ -120,10 +120,12 @@ def test_a_model_goes_to_another_root_and_is_found_there(validated, tmp_path, ca
     assert export_model.main(["900", "-o", str(file), "--root", str(validated), "--folds", "0"]) == 0
     assert "no ids of cases" in capsys.readouterr().out
     assert import_model.main([str(file), "--root", str(other)]) == 0
+    assert capsys.readouterr().out.startswith("Written: ")
     found = tds.describe(dataset="900", root=other)
     assert [fold.name for fold in found.folds] == ["0"]
     assert found.folds[0].validated
     assert import_model.main([str(file), "--root", str(other)]) == 0, "it is there, unchanged"
+    assert "holds this model already. Nothing was written.\nNext: " in capsys.readouterr().out
     (fold,) = (folder for folder in other.glob("results/*/*/fold_*"))
     (fold / "plan.json").write_text("{}")
     assert import_model.main([str(file), "--root", str(other)]) == 2, "another one is there"
