@@ -1,6 +1,7 @@
 """The phrasings of each label: a default made from its name, and synonyms from `prompts.json`."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
@@ -17,6 +18,7 @@ from plans.records import Record
 PROMPTS_AGAIN = "Correct the file, or delete it and run tds_plan_and_preprocess, which writes it again."
 _LEFT_TOKENS = {"l", "lh", "lt", "sin", "sn", "sx"}
 _SIDE_TOKENS = {*_LEFT_TOKENS, "r", "rh", "rt", "dex", "dx"}
+_NUMBER = re.compile(r"(?<=[^\W\d]{2})\s+\d+$")  # of a channel; T 1 and T 2 are two modalities
 _WHOLE_WORDS = {"liver"}  # the l of liver does not mean left
 
 
@@ -100,11 +102,18 @@ def read_prompt_file(path: Path) -> PromptFile:
 
 def default_prompts(dataset: Dataset) -> Prompts:
     """The default phrasings: one per label, made from its name. Modality and title describe the scan."""
-    modalities = " and ".join(dict.fromkeys(channel.strip() for channel in dataset.channels))
+    modalities = " and ".join(_modalities(dataset.channels))
     title = normalise(dataset.title)
     scan = f"{modalities} of {title}" if title else modalities
     labels = {label.name: (normalise(label.name) or label.name,) for label in dataset.labels}
     return Prompts.parse({"scan": scan, "labels": labels}, str(RawFolder(dataset.folder).header))
+
+
+def _modalities(channels: Iterable[str]) -> tuple[str, ...]:
+    """The modalities of channels. A number behind a space tells two of one kind apart, as in `MRI 1` and `MRI 2`."""
+    kinds = {name: _NUMBER.sub("", name) for name in (channel.strip() for channel in channels)}
+    several = {kind for kind, times in Counter(kinds.values()).items() if times > 1}
+    return tuple(dict.fromkeys(kind if kind in several else name for name, kind in kinds.items()))
 
 
 def is_default(prompts: Prompts, dataset: Dataset) -> bool:

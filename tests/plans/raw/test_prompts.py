@@ -56,6 +56,20 @@ def test_default_is_made_from_names():
     assert prompts.scan == "CT of abdomen"
 
 
+@pytest.mark.parametrize(
+    ("channels", "scan"),
+    [
+        (("MRI 1", "MRI 2"), "MRI of abdomen"),
+        (("MRI 1", "CT", "MRI 2"), "MRI and CT of abdomen"),
+        (("T1", "T2"), "T1 and T2 of abdomen"),
+        (("T 1", "T 2"), "T 1 and T 2 of abdomen"),
+        (("CT", "MRI 2"), "CT and MRI 2 of abdomen"),
+    ],
+)
+def test_numbers_that_tell_channels_of_one_kind_apart_are_not_words(channels, scan):
+    assert default_prompts(dataset_of("spleen").model_copy(update={"channels": channels})).scan == scan
+
+
 def test_labels_with_equal_spelling_are_refused():
     with pytest.raises(UserError, match="the labels 'LeftKidney' and 'left_kidney' read the same"):
         default_prompts(dataset_of("LeftKidney", "left_kidney"))
