@@ -598,6 +598,26 @@ def test_an_interrupted_run_leaves_no_cases_to_the_next_one(new, made, folders, 
     assert not list(made.glob(".*"))
 
 
+@pytest.mark.usefixtures("turned")
+def test_a_data_set_that_fails_leaves_nothing(new, tmp_path, folders, stopping):
+    """Not even a folder, which would take the number of the data set."""
+    assert new(sources=(tmp_path / "nowhere", folders[1]))[0] == 2
+    assert new("--channels", "T1", "T2")[0] == 2, "a fault that is found last"
+    with stopping(KeyboardInterrupt()):
+        assert new()[0] == 130
+    assert not (tmp_path / "root").exists()
+
+
+def test_a_data_set_that_fails_leaves_what_was_there(new, tmp_path, made):
+    made.mkdir(parents=True)
+    (tmp_path / "mine" / "overlays").mkdir(parents=True)
+    (tmp_path / "mine" / "overlays" / "own.txt").write_text("of the user")
+    assert new("--channels", "T1", "T2")[0] == 2
+    assert new("--channels", "T1", "T2", "-o", tmp_path / "mine")[0] == 2
+    assert list(made.parent.rglob("*")) == [made]
+    assert {path.name for path in (tmp_path / "mine").rglob("*")} == {"overlays", "own.txt"}
+
+
 def content(folder):
     return {
         path.relative_to(folder).as_posix(): os.readlink(path) if path.is_symlink() else path.read_bytes()

@@ -9,7 +9,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from plans.layout import RawFolder, tree
 from plans.raw.case_files import names_in
 from plans.raw.folders import id_and_title
 from plans.records import read_json
-from textdiffseg.files import naming, open_no_link
+from textdiffseg.files import naming, new_folders, open_no_link
 
 SOURCES = "sources"  # a field of dataset.json that other readers ignore
 WRITTEN = "written"  # in it: the files that are not links
@@ -88,11 +88,15 @@ class Written:
     def replacing(self) -> Iterator[None]:
         """Put the files of an earlier run aside; those of an interrupted one are deleted.
 
-        After an error, also Ctrl-C, they come back. They are deleted at the end.
+        After an error, also Ctrl-C, they come back, or nothing is left where nothing was. They are deleted at the end.
         """
         self.restore()
-        for folder in self._folders:
-            folder.mkdir(parents=True, exist_ok=True)
+        images, labels = self._folders
+        with new_folders(images), new_folders(labels), self._replacing():
+            yield
+
+    @contextmanager
+    def _replacing(self) -> Iterator[None]:
         listed = _sources_of(self._raw.path).get(WRITTEN)
         self._append(map(str, listed) if isinstance(listed, list) else ())
         complete = self._raw.header.exists()
@@ -107,12 +111,23 @@ class Written:
         try:
             yield
         except BaseException:
-            self.restore()
+            if complete:
+                self.restore()
+            else:
+                self._delete()
             raise
         self.forget()
         if complete:
             done = self._aside.rename(self._aside.with_name(".replaced.old"))
             shutil.rmtree(done, ignore_errors=True)
+
+    def _delete(self) -> None:
+        """Delete what a run has written that did not get complete."""
+        for path in self._own():
+            path.unlink()
+        self.forget()
+        with suppress(OSError):  # it was not made, or the user has put something there
+            self._raw.overlays.rmdir()
 
     def restore(self) -> None:
         """Bring back the files that `replacing` put aside, also after its process was killed."""
