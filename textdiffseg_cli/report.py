@@ -52,7 +52,7 @@ def _report(args: argparse.Namespace) -> None:
 
     options = {name: getattr(args, name) for name in ("root", "preset", "scans", "series", "title")}
     with Bars(args.quiet, args.json) as bars:
-        written = tds.write_report(args.source, args.out, progress=bars, **options)
+        written = tds.write_report(args.source, args.out, report=bars.print_line, progress=bars, **options)
     if args.json:
         print_json({"page": written})
         return

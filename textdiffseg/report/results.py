@@ -23,6 +23,7 @@ class FoldResults:
     """What one fold has stored."""
 
     folder: FoldFolder
+    plan: Plan
     log: tuple[EpochLog, ...]
     summary: Summary | None  # None: its present weights are not validated
     calibration: Calibration | None
@@ -43,6 +44,7 @@ class PresetResults:
     scores: Mapping[str, CaseScores]  # by validation case
     predicted_by: Mapping[str, FoldFolder]  # the fold, by validation case
     trained_on: bool  # the scored cases were training cases, too
+    faults: tuple[str, ...] = ()  # lines on folds that cannot be read
 
     @property
     def summaries(self) -> dict[str, Summary]:
@@ -57,8 +59,16 @@ class PresetResults:
 
 
 def read_preset(folder: Path) -> PresetResults | None:
-    """The results in a folder with folds; None if no fold has a plan. `UserError` for a damaged file."""
-    folds = tuple(_read_fold(fold) for fold in fold_folders(folder) if fold.plan.is_file())
+    """The results in a folder with folds; None if no fold has a plan. `UserError` if none of them can be read."""
+    folds: list[FoldResults] = []
+    errors: list[UserError] = []
+    for fold_folder in filter(lambda fold: fold.plan.is_file(), fold_folders(folder)):
+        try:
+            folds.append(_read_fold(fold_folder))
+        except UserError as error:
+            errors.append(error)
+    if not folds and errors:
+        raise errors[0]
     if not folds:
         return None
     scored = [fold for fold in folds if fold.summary is not None]
@@ -69,8 +79,9 @@ def read_preset(folder: Path) -> PresetResults | None:
         for case in fold.summary.cases if fold.summary else ():
             scores.setdefault(case.case, case)
             predicted_by.setdefault(case.case, fold.folder)
-    plan = plan_of_fold(folds[0].folder)
-    return PresetResults(folder.name, plan, folds, scores, predicted_by, trained_on=bool(scored) and not honest)
+    faults = tuple(line for error in errors for line in error.lines)
+    is_trained_on = bool(scored) and not honest
+    return PresetResults(folder.name, folds[0].plan, tuple(folds), scores, predicted_by, is_trained_on, faults)
 
 
 def read_presets(folder: Path) -> tuple[dict[str, PresetResults], dict[str, UserError]]:
@@ -96,6 +107,7 @@ def read_presets(folder: Path) -> tuple[dict[str, PresetResults], dict[str, User
 def _read_fold(fold: FoldFolder) -> FoldResults:
     return FoldResults(
         folder=fold,
+        plan=plan_of_fold(fold),
         log=tuple(read_log(fold.log)),
         summary=current_scores(fold),
         calibration=read_calibration(fold) if fold.calibration.is_file() else None,

@@ -115,10 +115,12 @@ def _choose(scored: Mapping[Key, Scores], cases: Sequence[str]) -> tuple[Key, tu
 
 def _validated(results: Path, root: Path, name: str, report: Report) -> dict[str, PresetResults]:
     """The models with validated folds, by folder name, that have the same labels and common validation cases."""
-    presets, faults = read_presets(results)
-    for error in faults.values():
-        for line in error.lines:
-            report(f"Left out: {line}")
+    presets, errors = read_presets(results)
+    faults = [line for error in errors.values() for line in error.lines]
+    faults += [line for one in presets.values() for line in one.faults]  # a prediction needs all folds
+    for line in faults:
+        report(f"Left out: {line}")
+    presets = {key: one for key, one in presets.items() if not one.faults}
     models: dict[str, PresetResults] = {}
     for key, one in presets.items():
         for fold in one.folds:

@@ -8,7 +8,7 @@ from textdiffseg.arguments import path_of
 from textdiffseg.extras import require
 from textdiffseg.files import check_place, write_atomically
 from textdiffseg.leftovers import sweep
-from textdiffseg.progress import OnProgress, silent
+from textdiffseg.progress import OnProgress, Report, silent
 from textdiffseg.report.page import Html, Section, is_page, page
 from textdiffseg.report.viewer import ViewedCase, viewer_scripts, viewer_section
 from textdiffseg.tasks.manifest import versions
@@ -27,6 +27,7 @@ def write_report(
     scans: str | Path | CaseList | None = None,
     series: str | None = None,
     title: str | None = None,
+    report: Report = silent,
     progress: OnProgress = silent,
 ) -> Path:
     """The path of the report, which is written. It opens from disk, without a network.
@@ -39,15 +40,14 @@ def write_report(
         scans: for segmentations: the scans that were segmented. Without them, the report has no pictures.
         series: UID of the DICOM series that was segmented; None: the largest one of each folder.
         title: of the page; None: the name of the data set or folder.
+        report: called with a sentence for each preset or fold that cannot be read. The page holds the others.
 
     Raises:
-        UserError: nothing is found, a file is damaged, or matplotlib is not installed.
+        UserError: nothing is found, all of it is damaged, or matplotlib is not installed.
     """
     require("report", "A report", "matplotlib")
     out, source = path_of(out), str(source)
     refuse_other_page(out)
-    if out.suffix.lower() not in _ENDINGS or out.is_dir():
-        raise UserError(f"{out}: the report is an HTML file. Choose a name that ends with .html.")
     if series is not None and scans is None:
         raise UserError(f"--series {series}: it chooses among the scans. Give them with --scans, or leave it out.")
     check_place(out)
@@ -61,7 +61,7 @@ def write_report(
     else:
         if scans is not None:
             raise UserError(f"--scans: {source} is not a folder of segmentations. Leave the option out.")
-        results = find_results(source, path_of(root), preset)
+        results = find_results(source, path_of(root), preset, report)
         name = results.plan.dataset
         sections, shown = results_sections(results, progress)
     sweep([out.parent])
@@ -70,9 +70,11 @@ def write_report(
 
 
 def refuse_other_page(out: Path) -> None:
-    """Raise `UserError` if a report would replace another file."""
+    """Raise `UserError` if a report would replace another file, or has no name of an HTML file."""
     if out.is_file() and not is_page(out):
         raise UserError(f"{out} exists and is not a report. Move it away, or choose another place with -o.")
+    if out.suffix.lower() not in _ENDINGS or out.is_dir():
+        raise UserError(f"{out}: the report is an HTML file. Choose a name that ends with .html.")
 
 
 def _page(title: str, sections: list[Section], shown: list[ViewedCase]) -> str:

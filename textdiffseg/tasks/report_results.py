@@ -15,7 +15,7 @@ from textdiffseg.arguments import path_of
 from textdiffseg.evaluation.summary import Summary, summarise
 from textdiffseg.folds.plans import plan_of_dataset
 from textdiffseg.folds.postprocessing import listing_of, postprocessing_of
-from textdiffseg.progress import OnProgress, ProgressEvent, silent
+from textdiffseg.progress import OnProgress, ProgressEvent, Report, silent
 from textdiffseg.report.calibration import calibration_section
 from textdiffseg.report.cases import cases_table, chosen, sentence
 from textdiffseg.report.comparison import comparisons
@@ -41,11 +41,14 @@ class Results:
     preprocessed: PreprocessedFolder | None  # None: the folder is not there
     main: PresetResults | None  # None: nothing is trained
     others: tuple[PresetResults, ...]
-    faults: tuple[str, ...] = ()  # lines on presets that cannot be read
+    faults: tuple[str, ...] = ()  # lines on presets and folds that cannot be read
 
 
-def find_results(source: str | Path, root: Path, preset: str | None) -> Results:
-    """The results of a data set (id, name, folder name), or in a folder. Raises `UserError` if there are none."""
+def find_results(source: str | Path, root: Path, preset: str | None, report: Report = silent) -> Results:
+    """The results of a data set (id, name, folder name), or in a folder. Raises `UserError` if there are none.
+
+    report: called with a sentence for each preset or fold that cannot be read.
+    """
     folder, only = _folder_of_results(path_of(source))
     if folder is None:
         name = name_of(str(source), root)
@@ -58,7 +61,11 @@ def find_results(source: str | Path, root: Path, preset: str | None) -> Results:
     above = root_of(main.folds[0].folder) or root
     place = PreprocessedFolder(tree(above, "preprocessed") / main.plan.dataset)
     others = (other for other in presets.values() if other is not main and other.plan.dataset == main.plan.dataset)
-    faults = tuple(line for error in errors.values() for line in error.lines)
+    of_presets = [line for error in errors.values() for line in error.lines]
+    of_folds = [line for one in presets.values() for line in one.faults]
+    faults = tuple(f"Left out: {line}" for line in (*of_presets, *of_folds))
+    for line in faults:
+        report(line)
     return Results(above, main.plan, place if place.path.is_dir() else None, main, tuple(others), faults)
 
 
@@ -118,7 +125,8 @@ def results_sections(results: Results, progress: OnProgress = silent) -> tuple[l
 def _unscored(results: Results) -> Section:
     started = results.main is not None
     why = "Training has started, and the validation is not finished." if started else "Nothing is trained yet."
-    return Section("scores", "Scores", paragraphs(f"{why} Run tds_train {results.plan.dataset} 0 for scores."))
+    sentence = paragraphs(f"{why} Run tds_train {results.plan.dataset} 0 for scores.")
+    return Section("scores", "Scores", join((sentence, notes(results.faults))))
 
 
 def _scores_section(main: PresetResults, results: Results) -> Section:

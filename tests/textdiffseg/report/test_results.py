@@ -234,6 +234,20 @@ def test_another_preset_that_cannot_be_read_is_a_note(write, report, tmp_path):
         found("900", tmp_path, "unet")
 
 
+@pytest.mark.parametrize("name", ["plan", "log", "calibration"])
+def test_a_fold_that_cannot_be_read_is_a_note(write, tmp_path, capsys, name):
+    plan = write()
+    damaged, other = (FoldFolder.of(tmp_path, plan.dataset, "default", number) for number in (0, 1))
+    shutil.copytree(damaged.path, other.path)
+    getattr(damaged, name).write_text("{")
+    assert main(["900", "-o", str(tmp_path / "report.html"), "--root", str(tmp_path)]) == 0
+    line = f"Left out: {getattr(damaged, name)}"
+    assert line in capsys.readouterr().out
+    page = Page(tmp_path / "report.html")
+    assert line in page.text
+    assert "Mean Dice of fold 1:" in page.text
+
+
 def test_a_model_whose_folder_has_no_plain_name_is_a_note(write, report, tmp_path):
     folder = tmp_path / "results" / write().dataset
     shutil.copytree(folder / "unet", folder / os.fsdecode(b"caf\xe9"))

@@ -94,6 +94,17 @@ def test_only_common_cases_are_compared(tmp_path, trained):
     assert lines == ["Left out: peer-unet has no validation case in common with default, unet."]
 
 
+def test_a_model_with_a_damaged_fold_is_not_compared(tmp_path, trained):
+    """It cannot predict with all its folds."""
+    trained("default", even(0.7), 0)
+    plan = trained("unet", even(0.9), 5)
+    damaged = FoldFolder.of(tmp_path, plan.dataset, "unet", 1).plan
+    damaged.write_text("{")
+    lines = []
+    assert tds.find_best(900, root=tmp_path, pairs=False, report=lines.append).record.models == ("default",)
+    assert [line.startswith(f"Left out: {damaged} is not valid JSON") for line in lines] == [True]
+
+
 def test_scores_of_other_weights_are_not_compared(tmp_path, trained, make_fold, bank):
     trained("default", even(0.7), 0)
     plan = trained("unet", even(0.9), 5)
