@@ -7,6 +7,7 @@ import numpy as np
 
 from plans.plan import Plan
 from plans.planning.rules import sizes_text
+from textdiffseg.pace import duration
 from textdiffseg.pictures import add_legend, label_colour, shorten
 from textdiffseg.report.page import Section, element, figure, folded, join, paragraphs, table
 from textdiffseg.report.plots import image, new_figure, tidy
@@ -47,12 +48,14 @@ def training_section(presets: Sequence[PresetResults]) -> Section | None:
     for axes in (left, right):
         axes.title.set_fontsize(10)
         tidy(axes)
-    last = logged[0][1][-1].log[-1]
+    ends = [fold.log[-1] for fold in logged[0][1]]
+    iterations = " to ".join(dict.fromkeys(f"{count(end.iteration for end in ends):,}" for count in (min, max)))
+    times = " to ".join(dict.fromkeys(duration(count(end.seconds for end in ends)) for count in (min, max)))
+    last = ends[-1]
     speed = "" if last.iteration_seconds is None else f" An iteration took {last.iteration_seconds:.2g} s."
     caption = (
         "Left: one line per fold. These Dice values come from patches, and differ a little from the scores of whole "
-        f"cases. Right: losses of {logged[0][0].name}. {last.iteration:,} iterations in {last.seconds / 60:.0f} "
-        f"minutes per fold.{speed}"
+        f"cases. Right: losses of {logged[0][0].name}. {iterations} iterations per fold, in {times}.{speed}"
     )
     return Section("training", "Training", figure(image(drawn, "Dice and losses during training"), caption))
 

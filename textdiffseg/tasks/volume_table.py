@@ -14,6 +14,7 @@ from textdiffseg.tasks.one_scan import PredictionRun
 from textdiffseg.tasks.outcome import Outcome
 
 COLUMNS = ("case", "label", "volume_ml", "low_ml", "high_ml", "expected_dice")
+DIGITS = 6  # behind the point; 1.501 ml would be 1.5010000000000001
 
 
 def refuse_table_of_others(run: PredictionRun) -> None:
@@ -57,7 +58,8 @@ def write_table(folder: Path) -> Path | None:
         expected = {} if manifest.expected_dice is None else manifest.expected_dice.labels
         for volume in manifest.volumes:
             values = (volume.volume_ml, volume.low_ml, volume.high_ml, expected.get(volume.label))
-            writer.writerow((spreadsheet_text(manifest.request.case), spreadsheet_text(volume.label), *values))
+            cells = (value if value is None else round(value, DIGITS) for value in values)
+            writer.writerow((spreadsheet_text(manifest.request.case), spreadsheet_text(volume.label), *cells))
     if not manifests:
         return None
     write_atomically(volume_table(folder), text.getvalue())

@@ -22,6 +22,7 @@ from textdiffseg.folds.postprocessing import Postprocessing, PostprocessingTrial
 from textdiffseg.report.shown import validation_case
 from textdiffseg.tasks import report_results
 from textdiffseg.tasks.report_results import find_results
+from textdiffseg.training.log import read_log, write_log
 from textdiffseg_cli.report import main
 
 MAX_BYTES = 15_000_000
@@ -88,6 +89,15 @@ def test_it_holds_every_part_and_loads_nothing(write, report, tmp_path):
     assert [sorted(case["volumes"]) for case in data["cases"]] == [["prediction", "reference", "scan"]] * 3
     report(plan.dataset)
     assert path.read_text(encoding="utf-8") == content, "the same results give the same file"
+
+
+def test_the_lengths_of_all_folds_are_shown(write, report, tmp_path):
+    plan = write()
+    first, second = (FoldFolder.of(tmp_path, plan.dataset, "default", number) for number in (0, 1))
+    assert "20 iterations per fold, in 3 minutes." in report("900").text
+    shutil.copytree(first.path, second.path)
+    write_log(second.log, [read_log(first.log)[0].model_copy(update={"iteration": 1200, "seconds": 7200.0})])
+    assert "20 to 1,200 iterations per fold, in 3 minutes to 2 hours." in report("900").text
 
 
 def test_scores_on_training_cases_are_not_compared(write, report, tmp_path):

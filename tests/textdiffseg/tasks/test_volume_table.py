@@ -46,7 +46,7 @@ def rows(folder):
 def test_each_case_has_a_row_per_label_with_interval_and_expected_dice(tmp_path):
     liver = VolumeInterval(label="liver, left", volume_ml=1.5, low_ml=1.25, high_ml=2.0)
     expected = ExpectedDice(mean=0.75, labels={"liver, left": 0.75}, threshold=0.5)
-    add_case(tmp_path, "b", (liver, VolumeInterval(label="spleen", volume_ml=0.0)), expected)
+    add_case(tmp_path, "b", (liver, VolumeInterval(label="spleen", volume_ml=1501 * 0.001)), expected)
     add_case(tmp_path, "a", (liver,))
     assert write_table(tmp_path) == tmp_path / "volumes.csv"
     unknown = dict.fromkeys(("low_ml", "high_ml", "expected_dice"), "")
@@ -54,7 +54,7 @@ def test_each_case_has_a_row_per_label_with_interval_and_expected_dice(tmp_path)
     assert rows(tmp_path) == [
         {"case": "a", "label": "liver, left", **known, "expected_dice": ""},
         {"case": "b", "label": "liver, left", **known},
-        {"case": "b", "label": "spleen", "volume_ml": "0.0", **unknown},
+        {"case": "b", "label": "spleen", "volume_ml": "1.501", **unknown},
     ]
 
 
