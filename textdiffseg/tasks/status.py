@@ -30,6 +30,7 @@ from textdiffseg.folds.lock import is_held
 from textdiffseg.folds.plans import plan_of_dataset
 from textdiffseg.tasks.fold_status import FoldStatus, train_status
 
+FIRST_HOURS = "--hours", "4"
 TRAINING_SHARE = 0.75  # of the hours of `tds_run`; the rest is for the validation
 Content = TypeVar("Content")
 
@@ -167,7 +168,7 @@ def _next(root: Path, name: str, presets: tuple[PresetStatus, ...]) -> str:
     presets = tuple(preset for preset in presets if preset.resolution == "full")
     if not any(preset.planned for preset in presets):
         trained = any(fold.state == "validated" for preset in presets for fold in preset.folds)
-        return _predict(root, name, presets) if trained else command_line("tds_run", name, "--hours", "4", root=root)
+        return _predict(root, name, presets) if trained else command_line("tds_run", name, *FIRST_HOURS, root=root)
     for preset in presets:
         if preset.planned and any(fold.is_open for fold in preset.folds):
             begun = any(fold.state != "not begun" for fold in preset.folds)
@@ -182,7 +183,12 @@ def _next(root: Path, name: str, presets: tuple[PresetStatus, ...]) -> str:
 
 
 def _hours(folds: Sequence[FoldStatus]) -> tuple[str, ...]:
-    """`--hours H`, with which new folds get the length of the others; () if no length was given, or no fold is new."""
+    """`--hours H`, with which new folds get the length of the others; () if no length was given, or no fold is new.
+
+    A first training gets `FIRST_HOURS`: five folds of the plan's length may take days.
+    """
+    if not any(fold.iterations or fold.state == "damaged" for fold in folds):
+        return FIRST_HOURS
     limits = [fold.limit_seconds for fold in folds if fold.limit_seconds]
     new = sum(fold.is_open and not fold.iterations for fold in folds)
     if not limits or not new:

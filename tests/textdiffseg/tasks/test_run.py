@@ -464,6 +464,7 @@ def test_the_next_command_has_the_hours_that_the_other_folds_need():
     assert of(half) == (), "it keeps its length"
     assert of(replace(half, limit_seconds=None), new) == (), "the lengths are those of the plan"
     assert of(replace(half, seconds_left=None, command=None), new) == ("--hours", "0.8")
+    assert of(FoldStatus("0", "interrupted", command="x"), new) == ("--hours", "4"), "a first training"
 
 
 def test_an_error_of_a_training_is_shown_until_the_next_start(planned, tmp_path, monkeypatch):
