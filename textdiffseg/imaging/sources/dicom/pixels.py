@@ -108,6 +108,11 @@ def _kind(instance: Instance) -> np.dtype:
     high = instance.whole(HIGH_BIT, stored - 1)
     if bits not in (8, 16, 32) or not 1 <= stored <= high + 1 <= bits:
         raise instance.wrong("BitsAllocated, BitsStored or HighBit", f"{bits}, {stored}, {high}")
+    if not instance.header.elements.get(SIGNED):
+        raise UserError(
+            f"{instance.source.name}: its PixelRepresentation is missing, so it is not known whether its values have a "
+            "sign. Export it again."
+        )
     return np.dtype(f"{instance.header.order}{'i' if instance.whole(SIGNED) else 'u'}{bits // 8}")
 
 

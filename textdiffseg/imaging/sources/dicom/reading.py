@@ -10,7 +10,7 @@ import numpy as np
 from plans.errors import UserError
 from plans.file_names import is_archive_name
 from plans.geometry import triple
-from textdiffseg.imaging.grids import MAX_SHEAR, straighten
+from textdiffseg.imaging.grids import MAX_SHEAR, refuse_origin, refuse_spacing, straighten
 from textdiffseg.imaging.sources.dicom.copies import copies_among, refuse_contradictions
 from textdiffseg.imaging.sources.dicom.files import (
     DicomFile,
@@ -64,7 +64,7 @@ def read_series_geometry(source: Path, uid: str | None = None) -> Geometry | Non
     """The grid of a series from its headers; None if it cannot be known. `uid`: of the series; None: the largest one.
 
     The headers of some slices are enough where the slices lie in the order of their files. Else all headers are read.
-    Raises `UserError` for a damaged slice.
+    Raises `UserError` for a damaged slice, for a single one, and for an implausible grid.
     """
     with _files(source, uid) as files:
         sampled = dict.fromkeys((*range(SAMPLED), len(files) // 2, len(files) - 1))
@@ -74,10 +74,18 @@ def read_series_geometry(source: Path, uid: str | None = None) -> Geometry | Non
         if len(alike) == len(found) and len(uids) == 1 and uid in (None, *(one for one, _ in uids)):
             frames = {number: one.frames[0] for number, one in alike.items()}
             if (affine := affine_in_order(frames, len(files))) is not None:
-                return Geometry((len(files), *alike[0].shape), affine)
+                return _plausible(Geometry((len(files), *alike[0].shape), affine), source)
     with _chosen(source, uid) as choice:
         slices = stack(choice.series, str(source))
-    return Geometry(slices.shape, slices.affine)
+    return _plausible(Geometry(slices.shape, slices.affine), source)
+
+
+def _plausible(geometry: Geometry, source: Path) -> Geometry:
+    """The grid itself. Raises `UserError` where `read_series` refuses it: the axes of a single slice have no length."""
+    refuse_flat(geometry.shape, str(source))
+    refuse_spacing(np.linalg.norm(geometry.affine[:3, :3], axis=0), str(source))
+    refuse_origin(geometry.affine[:3, 3], str(source))
+    return geometry
 
 
 @contextmanager

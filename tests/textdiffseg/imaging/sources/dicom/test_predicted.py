@@ -78,6 +78,14 @@ def test_a_faulty_series_gives_one_line_and_the_others_are_predicted(root, hospi
     assert not (root / "out" / "P2.json").exists()
 
 
+def test_a_folder_with_a_single_slice_does_not_stop_the_others(root, hospital, write_series, capsys):
+    write_series(hospital / "scout", np.ones((1, 20, 20), np.int16), series="1.4", spacing=(1, 1))
+    assert main(["--root", str(root), "-i", str(hospital), "-o", str(root / "out")]) == 2
+    shown = capsys.readouterr()
+    assert "2 predicted" in shown.out
+    assert "scout: a single slice" in shown.err
+
+
 def test_one_slice_and_one_file_name(root, hospital):
     out = root / "masks" / "x.nii.gz"
     assert main(["--root", str(root), "-i", str(hospital / "P1" / "MR" / "slice3.dcm"), "-o", str(out)]) == 0

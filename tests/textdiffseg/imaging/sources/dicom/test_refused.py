@@ -98,6 +98,7 @@ def test_alternating_orientations(refused, tmp_path, write_series, voxels):
         ({"rows": 7}, ("98 bytes of pixels are declared, 84 are stored",)),
         ({"columns": 5}, ("60 bytes of pixels are declared, 84 are stored",)),
         ({"intercept": "1e39"}, ("infinite",)),
+        ({"signed": None}, ("PixelRepresentation is missing",)),
         ({"frames": "-1"}, ("NumberOfFrames",)),
         ({"frames": 1000000}, ("NumberOfFrames",)),
         ({"syntax": "1.2.840.10008.1.2.4.201"}, ("compressed with 1.2.840.10008.1.2.4.201", "Export it uncompressed")),
@@ -110,7 +111,9 @@ def test_a_series_that_cannot_be_read(refused, tmp_path, write_series, voxels, f
 
 
 def test_a_single_slice(refused, tmp_path, write_series, voxels):
-    refused(write_series(tmp_path / "in", voxels[:1]), "a single slice (7x6x1 voxels)")
+    folder = write_series(tmp_path / "in", voxels[:1])
+    refused(folder, "a single slice (7x6x1 voxels)")
+    assert read_geometry(folder) is None
 
 
 @pytest.mark.parametrize("keep", [131, 140, 200, 500, -84, -1])
