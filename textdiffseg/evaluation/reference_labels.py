@@ -104,11 +104,19 @@ def label_values(pairs: Mapping[str, Pair], workers: int) -> LabelValues:
 
 def _values_of(pair: Pair) -> LabelValues:
     """The values in the files of a case."""
-    expected = (values_in(read_map(path).array[0]) for path in pair.references)
+    expected = (_values_in_file(path) for path in pair.references)
     return LabelValues(
-        predicted=frozenset(values_in(read_map(pair.prediction).array[0]) - {0}),
+        predicted=frozenset(_values_in_file(pair.prediction) - {0}),
         expected=frozenset(set[int]().union(*expected) - {0}),
     )
+
+
+def _values_in_file(path: Path) -> set[int]:
+    """The values in a label map. Raises `UserError` for one below 0, as 255 in signed bytes: it would be ignored."""
+    values = values_in(read_map(path).array[0])
+    if (lowest := min(values)) < 0:
+        raise UserError(f"{path} has the value {lowest}. Expected 0 for background, and values above 0 for labels.")
+    return values
 
 
 def values_in(array: np.ndarray) -> set[int]:

@@ -15,7 +15,7 @@ from textdiffseg.evaluation.reference_labels import read_annotations
 from textdiffseg.evaluation.summary import Summary
 from textdiffseg.imaging.sources.files import read_labels
 from textdiffseg.imaging.volume import Geometry
-from textdiffseg.imaging.writers.files import write_labels
+from textdiffseg.imaging.writers.files import write_labels, write_volume
 from textdiffseg_cli import evaluate
 
 
@@ -129,6 +129,19 @@ def test_files_without_a_common_value_are_noted(pair, tmp_path):
     for path in predictions.iterdir():
         rewrite(path, lambda array: array.fill(0))
     assert len(evaluate_folders(predictions, lonely).notes) == 1, "masks that are empty have no other values"
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_without_dataset_json_a_value_below_0_is_refused(pair, tmp_path, side):
+    """It would be ignored in a reference, and be absent in a prediction. 255 in signed bytes is -1."""
+    folders = [pair[0], tmp_path / "elsewhere" / "references"]
+    shutil.copytree(pair[1], folders[1])
+    path = min(folders[side].iterdir())
+    volume = read_labels(path)
+    write_volume(path, np.negative(volume.array[0], dtype=np.int16), volume.geometry)
+    with pytest.raises(UserError, match=r"has the value -2\. Expected 0 for background") as error:
+        evaluate_folders(*folders)
+    assert str(path) in str(error.value)
 
 
 def manifest(segmentation, **fields) -> None:
