@@ -36,6 +36,7 @@ _EXPECTED = {  # in plain words, by pydantic's name of a fault
     "int_from_float": "expected a whole number",
     "float_type": "expected a number",
     "float_parsing": "expected a number",
+    "too_short": "expected more entries",
     "extra_forbidden": "unknown field; correct its name or remove it",
 }
 Fields = dict[str, Any]
@@ -82,7 +83,7 @@ class Record(BaseModel):
         try:
             record = cls.model_validate(_upgrade(cls, data, source))
         except ValidationError as error:
-            raise UserError(*(_explain(fault, source) for fault in error.errors())) from None
+            raise UserError(*(_explain(fault, source) for fault in _causes(error))) from None
         if faults := [f"{source}: {fault}" for fault in faults_of(record)]:
             raise UserError(*faults)
         return record
@@ -195,6 +196,17 @@ def _upgrade(record: type[Record], data: object, source: str) -> object:
         version += 1
         data["version"] = version
     return data
+
+
+def _causes(error: ValidationError) -> list[Mapping[str, Any]]:
+    """The faults of a record, without lists that are too short only because their entries have faults."""
+    faults = error.errors()
+    places = [fault["loc"] for fault in faults]
+    return [
+        fault
+        for fault, place in zip(faults, places, strict=True)
+        if fault["type"] != "too_short" or not any(other[: len(place)] == place != other for other in places)
+    ]
 
 
 def _explain(fault: Mapping[str, Any], source: str) -> str:

@@ -1,6 +1,7 @@
 """A list of files in a table (CSV). Fields may be separated by commas, semicolons or tabs."""
 
 import csv
+import re
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -10,6 +11,7 @@ from plans.records import read_text
 
 IMAGE_COLUMNS = "image (for several channels image_0, image_1, ...)"  # in messages
 _DELIMITERS = ",;\t"
+_NAMED = re.compile(r"sep=([,;\t])\r?\n")  # a first line for Excel
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class Table:
     def read(cls, path: Path) -> "Table":
         """The table in a file. Raises `UserError` for a file that cannot be read, or for wrong quotes."""
         content, rows, number = read_text(path), list[tuple[int, list[str]]](), 0
-        delimiter = max(_DELIMITERS, key=content.lstrip().partition("\n")[0].count)
+        named = _NAMED.match(content)
+        delimiter = named[1] if named else max(_DELIMITERS, key=content.lstrip().partition("\n")[0].count)
         try:
             for number, cells in enumerate(
                 csv.reader(StringIO(content, newline=""), delimiter=delimiter, strict=True), start=1
@@ -32,7 +35,7 @@ class Table:
                 rows.append((number, [cell.strip() for cell in cells]))
         except csv.Error as error:
             raise UserError(f"{path}: row {number + 1}: {error}. Correct the quotes of this row.") from None
-        (_, header), *others = [row for row in rows if any(row[1])] or [(0, [])]
+        (_, header), *others = [row for row in rows[bool(named) :] if any(row[1])] or [(0, [])]
         return cls(tuple(header), tuple(others), delimiter)
 
     def surplus(self, cells: list[str]) -> str | None:

@@ -56,6 +56,7 @@ def test_channels_are_ordered_by_their_columns_names(read, folder):
         ("Case;Image;Text\r\nä;a.nii.gz;\r\n", "utf-8-sig"),
         ("case\timage\nä\ta.nii.gz\n", "utf-16"),
         ('\n"case" , "image"\nä, a.nii.gz\n'.replace(" ", ""), "utf-8"),
+        ("sep=;\r\ncase;image\r\nä;a.nii.gz\r\n", "utf-8-sig"),
     ],
 )
 def test_files_of_spreadsheets_are_read(read, folder, content, encoding):
@@ -105,6 +106,7 @@ def test_each_bad_row_has_a_line_with_its_field(faults, folder):
         ("case,image,image\na,a.nii.gz,a.nii.gz\n", "column 'image' is given twice. Keep one."),
         ("case,image_0,image_2\na,a.nii.gz,a.nii.gz\n", "columns image_0, image_2: expected image_0, image_1,"),
         ("case,image,image_1\na,a.nii.gz,a.nii.gz\n", "columns image, image_1: expected image_0, image_1,"),
+        ("sep=,\ncase,image\na,gone.nii.gz\n", "row 3: image: /"),
         ('case,image\na,"a.nii.gz\n', "row 2: unexpected end of data. Correct the quotes of this row."),
     ],
 )
@@ -115,9 +117,12 @@ def test_columns_and_quotes_are_checked(faults, content, sentence):
 def test_fields_of_json_are_named(faults):
     content = json.dumps({"cases": [{"case": "a"}, {"case": "b", "images": [], "spacing": 1}]})
     lines = faults(content, "cases.json")
-    assert lines[0] == "cases.0.images: missing."
-    assert any(line.startswith("cases.1.images: ") for line in lines)
-    assert any(line.startswith("cases.1.spacing: unknown field") for line in lines)
+    assert lines == [
+        "cases.0.images: missing.",
+        "cases.1.images: expected more entries (found '[]').",
+        "cases.1.spacing: unknown field; correct its name or remove it (found '1').",
+    ]
+    assert faults(json.dumps({"cases": []}), "cases.json") == ["cases: expected more entries (found '[]')."]
     missing = json.dumps({"cases": [{"case": "a", "images": ["gone.nii.gz"]}]})
     assert faults(missing, "cases.json")[0].startswith("cases.0: images.0: /")
 
