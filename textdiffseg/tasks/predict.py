@@ -172,17 +172,19 @@ def output_place(out: Path, scans: int) -> tuple[Path, str | None]:
 def report_unsearched(source: str | Path | CaseList, scans: Scans, out: Path, report: Report) -> None:
     """Report the folders in `source` that hold scans of their own, which are not predicted.
 
-    A DICOM series of which several scans hold different slices is reported, too.
+    A DICOM series of which several scans hold different slices is reported, too. So are slices beside a folder that is
+    given by itself.
     """
-    from textdiffseg.imaging.sources.dicom.parts import lines_on_split_series
+    from textdiffseg.imaging.sources.dicom.parts import beside_with_slices_of, lines_on_split_series
     from textdiffseg.imaging.sources.scans import unsearched_folders
 
+    searched = {path for paths in scans.values() for path in paths}
+    beside = set[Path]() if isinstance(source, CaseList) else {*beside_with_slices_of(path_of(source))}
+    for line in lines_on_split_series(sorted(searched | beside)):
+        report(f"Note: {line}")
     if isinstance(source, CaseList):
         return
     source = path_of(source)
-    searched = {path for paths in scans.values() for path in paths}
-    for line in lines_on_split_series(sorted(searched)):
-        report(f"Note: {line}")
     made = {place.resolve() for place in (out, *(out / name for name in EXTRA_FOLDERS))}
     if found := [path.name for path in unsearched_folders(source, searched | made, is_output)]:
         report(f"Note: the scans in these folders of {source} are not predicted: {listed(found)}. Give each with -i.")

@@ -12,7 +12,8 @@ from plans.raw.pairing import is_mask_name, pair
 from textdiffseg.imaging.sources.dicom import series_in
 from textdiffseg.imaging.sources.dicom.drawings import Drawing, drawing_kind, read_drawing
 from textdiffseg.imaging.sources.dicom.files import with_folders_below
-from textdiffseg.imaging.sources.dicom.listing import scans_of_slices
+from textdiffseg.imaging.sources.dicom.listing import place_of, scans_of_slices
+from textdiffseg.imaging.sources.dicom.parts import lines_on_split_series
 from textdiffseg.imaging.sources.nrrd import segment_values
 from textdiffseg.imaging.sources.unread import unread_images, unread_line
 
@@ -59,8 +60,10 @@ class Sources:
 
 def listed_sources(path: Path) -> Sources:
     """The cases that a CSV file lists."""
-    cases = (CaseSource(row.case, row.images, row.mask, _drawing(row.mask)) for row in read_pairs(path))
-    return Sources(tuple(map(_with_segments, cases)))
+    rows = read_pairs(path)
+    cases = (CaseSource(row.case, row.images, row.mask, _drawing(row.mask)) for row in rows)
+    split = lines_on_split_series(sorted({image for row in rows for image in row.images}))
+    return Sources(tuple(map(_with_segments, cases)), doubtful=tuple(split))
 
 
 def found_sources(images: Path, masks: Path) -> Sources:
@@ -87,7 +90,7 @@ def found_sources(images: Path, masks: Path) -> Sources:
     drawn = {name: path for name, path in drawn.items() if name not in damaged}
     pairing = pair(scans, drawn, _by_series(drawings, scans))
     doubtful = (*dict.fromkeys((*twice.values(), *also.values())), *damaged.values(), *_crowded(drawings))
-    doubtful = (*doubtful, *pairing.doubtful)
+    doubtful = (*doubtful, *pairing.doubtful, *lines_on_split_series(sorted(scans.values())))
     found = Sources((), pairing.images, pairing.masks, doubtful, unread)
     if (parts := _parts(scans, drawn)) and len(parts.cases) > len(pairing.pairs):
         found = replace(parts, doubtful=(*doubtful, *parts.doubtful), unread=unread)
@@ -165,8 +168,9 @@ def _scans(folder: Path, paths: Sequence[Path]) -> tuple[dict[str, Path], dict[s
     """The scans by name, files of images and folders of DICOM slices, and lines on those of one name."""
     files = [(_name(path, folder), path) for path in paths if split_ending(path.name)[1]]
     slices = [
-        (_name(path, folder) if path != folder else path.resolve().name, path)
+        (_name(place, folder) if place != folder else place.resolve().name, path)
         for path in dict.fromkeys(path for _, path in scans_of_slices(folder, beside_scans=False))
+        for place in [place_of(path)]
     ]
     return _by_name((*files, *slices))
 
@@ -210,17 +214,17 @@ def _name(path: Path, folder: Path) -> str:
 
 
 def _by_series(drawings: Mapping[str, Drawing], scans: Mapping[str, Path]) -> dict[str, str]:
-    """mask -> scan, for masks whose DICOM series is in one folder. A series with two masks is left out."""
+    """mask -> scan, for masks whose DICOM series is that of one scan. A series with two masks is left out."""
     if not drawings:
         return {}
-    owners = {uid: name for name, path in scans.items() if path.is_dir() for uid in _series_in(path)}
+    owners = {uid: name for name, path in scans.items() if not split_ending(path.name)[1] for uid in _series_in(path)}
     found = {name: owners[one.series] for name, one in drawings.items() if one.series in owners}
     return {name: scan for name, scan in found.items() if [*found.values()].count(scan) == 1}
 
 
-def _series_in(folder: Path) -> tuple[str, ...]:
+def _series_in(scan: Path) -> tuple[str, ...]:
     with suppress(UserError):  # a damaged slice is reported when the scan is read
-        return tuple(series_in(folder))
+        return tuple(series_in(scan))
     return ()
 
 

@@ -16,6 +16,7 @@ from textdiffseg.imaging.sources.dicom import drawings
 from textdiffseg.imaging.sources.files import read_labels, read_volume
 from textdiffseg.imaging.writers.dicom import write_dicom
 from textdiffseg.tasks.new import new_dataset
+from textdiffseg.tasks.new.sources import found_sources, listed_sources
 
 
 def header(folder):
@@ -61,6 +62,38 @@ def test_a_segmentation_on_tilted_slices_is_straightened_with_its_scan(tmp_path,
     made = new_dataset(tmp_path, tmp_path, root=tmp_path / "root", name="Tilted")
     (case,) = made.dataset.cases
     assert np.array_equal(read_labels(case.label).array[0], mask)
+
+
+def test_halves_of_a_series_beside_another_one(tmp_path, make_series):
+    """Halves that are one stack are one case. Others are named."""
+    scans, array = tmp_path / "scans", np.random.default_rng(0).integers(-99, 99, (6, 14, 12))
+    for patient in ("p1", "p2"):
+        whole = make_series(scans / patient / "a", array)
+        make_series(scans / patient / "other", array)
+        (whole.parent / "b").mkdir()
+        for number in (3, 4, 5):
+            (whole / f"{number:03d}.dcm").rename(whole.parent / "b" / f"{number:03d}.dcm")
+        volume = read_volume((whole / "000.dcm",))
+        mask = np.ones(volume.geometry.shape, np.uint8)
+        write_dicom(
+            {"dicom-seg": tmp_path / "masks" / f"{patient}.dcm"},
+            mask,
+            volume.geometry,
+            {"GTV": (1,)},
+            whole / "000.dcm",
+            "1",
+        )
+    made = new_dataset(scans, tmp_path / "masks", root=tmp_path, name="Halves")
+    assert [read_volume(case.images).array.shape[1] for case in made.dataset.cases] == [6, 6]
+    assert not made.sources.doubtful
+    assert any(note.startswith("Its slices were read from 2 folders: a, b.") for note in made.notes)
+    (scans / "p2" / "a" / "002.dcm").unlink()
+    (tmp_path / "list.csv").write_text(
+        "case,image,mask\np1,scans/p1/a/000.dcm,masks/p1.dcm\nx,scans/p2/a,masks/p2.dcm\ny,scans/p2/b,masks/p2.dcm\n"
+    )
+    for sources in (found_sources(scans, tmp_path / "masks"), listed_sources(tmp_path / "list.csv")):
+        (line,) = (one for one in sources.doubtful if "lie in several folders" in one)
+        assert f"{scans}/p2/a (2 files), {scans}/p2/b (3 files)" in line
 
 
 def test_the_background_of_a_label_map_is_no_structure(tmp_path, monkeypatch):

@@ -22,8 +22,8 @@ def scans_of_slices(folder: Path, beside_scans: bool) -> list[tuple[str, Path]]:
 
     The id is the folder's path below `folder`, with _ between its parts. Multi-frame files of several studies in one
     folder are one scan each. Folders that hold the slices of one series are one scan, if these are a regular stack. It
-    is then the folder above them. A folder that only has localizers and colour pictures, such as dose reports, is left
-    out unless there is nothing else.
+    is then the folder above them, or their first slice if others lie below that folder, too. A folder that only has
+    localizers and colour pictures, such as dose reports, is left out unless there is nothing else.
 
     Args:
         folder: to search.
@@ -38,7 +38,8 @@ def scans_of_slices(folder: Path, beside_scans: bool) -> list[tuple[str, Path]]:
         if path == folder and beside_scans and path not in joined:
             found += _loose_series(folder)
             continue
-        case = "" if path == folder else _id_of(path.relative_to(folder))
+        place = place_of(path)
+        case = "" if place == folder else _id_of(place.relative_to(folder))
         if path in joined:
             found.append((case or folder.resolve().name, path))
             continue
@@ -47,13 +48,25 @@ def scans_of_slices(folder: Path, beside_scans: bool) -> list[tuple[str, Path]]:
     return found or aside
 
 
+def place_of(scan: Path) -> Path:
+    """The folder of a slice that stands for its scan; else the path itself, of a folder or a multi-frame file."""
+    if scan.is_dir():
+        return scan
+    instance = _read(scan)
+    return scan.parent if instance is not None and instance.count == 1 else scan
+
+
 def scan_of_slice(file: Path) -> str:
     """The id of the scan of a DICOM file: its folder's name for a slice, its own name for a multi-frame file."""
-    try:
-        instance = read_instance(DicomFile(file))
-    except UserError:  # reported when it is read
-        instance = None
+    instance = _read(file)
     return file.resolve().parent.name if instance is not None and instance.count == 1 else _stem(file)
+
+
+def _read(file: Path) -> Instance | None:
+    try:
+        return read_instance(DicomFile(file))
+    except UserError:  # reported when it is read
+        return None
 
 
 def first_slices_of(uid: str, scans: Mapping[str, tuple[Path, ...]], folder: Path) -> dict[str, tuple[Path, ...]]:

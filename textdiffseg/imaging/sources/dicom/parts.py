@@ -6,7 +6,7 @@ from pathlib import Path
 
 from plans.errors import UserError, listed
 from textdiffseg.imaging.sources.dicom.copies import copies_among, refuse_contradictions
-from textdiffseg.imaging.sources.dicom.files import DicomFile, has_slices, is_slice
+from textdiffseg.imaging.sources.dicom.files import DicomFile, folders_in, has_slices, is_slice
 from textdiffseg.imaging.sources.dicom.instances import PATIENT_ID, POSITION, Instance, read_instance
 from textdiffseg.imaging.sources.dicom.series import group
 from textdiffseg.imaging.sources.dicom.stack import stack
@@ -24,10 +24,11 @@ Key = tuple[str, str, str]
 
 
 def joined_folders(folders: Collection[Path]) -> dict[Path, tuple[Path, ...]]:
-    """Folders whose slices are one scan, by the folder above them.
+    """Folders whose slices are one scan, by the path that stands for the scan.
 
-    All slices below the folder above must belong to one series, and together they must be one regular stack. So copies
-    of a whole scan stay separate scans. So do phases, as their positions are the same.
+    It is the folder above them, if no other slices lie below it. If others do, and the folders lie beside each other,
+    it is their first slice. Together the slices must be one regular stack. So copies of a whole scan stay separate
+    scans. So do phases, as their positions are the same.
 
     Args:
         folders: all folders with slices.
@@ -44,7 +45,21 @@ def joined_folders(folders: Collection[Path]) -> dict[Path, tuple[Path, ...]]:
         below = [folder for folder in folders if folder.is_relative_to(above)]
         if above not in parts and below == parts and _are_one_scan(parts):
             found[above] = tuple(parts)
+        elif parts_beside(parts[0]) == parts:
+            found[_first_slice(parts[0])] = tuple(parts)
     return found
+
+
+def parts_beside(folder: Path) -> list[Path]:
+    """The folders whose slices are one scan with those of a folder, itself included. [] if there are none.
+
+    They lie in the folder above, which has `MAX_PARTS` folders at most. Their first slices belong to one series.
+    """
+    beside, key = folders_in(folder.parent), _first_key(folder)
+    if key is None or not 1 < len(beside) <= MAX_PARTS:
+        return []
+    parts = [path for path in beside if path == folder or _first_key(path) == key]
+    return parts if len(parts) > 1 and _are_one_scan(parts) else []
 
 
 def parts_of(folder: Path, below: Iterable[Path]) -> list[Path]:
@@ -65,12 +80,21 @@ def parts_of(folder: Path, below: Iterable[Path]) -> list[Path]:
     return parts
 
 
-def note_on_parts(folder: Path, instances: Collection[Instance]) -> tuple[str, ...]:
-    """A note if the slices of a scan were read from several folders below a folder; else ()."""
+def note_on_parts(instances: Collection[Instance]) -> tuple[str, ...]:
+    """A note if the slices of a scan, which are files, were read from several folders; else ()."""
     parts = list(dict.fromkeys(Path(instance.source.name).parent for instance in instances))
     if len(parts) == 1:
         return ()
-    return (IN_PARTS.format(count=len(parts), names=listed([path.relative_to(folder) for path in parts])),)
+    above = commonpath(parts)
+    return (IN_PARTS.format(count=len(parts), names=listed([path.relative_to(above) for path in parts])),)
+
+
+def beside_with_slices_of(folder: Path) -> list[Path]:
+    """The folders beside a folder with slices of its own that hold slices of the same series. [] for other paths."""
+    if not folder.is_dir() or (key := _first_key(folder)) is None:
+        return []
+    beside = folders_in(folder.absolute().parent)
+    return [path for path in beside[:MAX_PARTS] if path != folder.absolute() and _first_key(path) == key]
 
 
 def lines_on_split_series(paths: Iterable[Path]) -> list[str]:
@@ -153,6 +177,13 @@ def _first_image(paths: Iterable[Path]) -> Instance | None:
         return next((instance for instance in found if instance is not None), None)
     except (UserError, OSError):  # reported when it is read
         return None
+
+
+def _first_slice(folder: Path) -> Path:
+    """The first image in a folder that has one."""
+    first = _first_image(sorted(folder.iterdir()))
+    assert first is not None, f"expected an image in {folder}"
+    return Path(first.source.name)
 
 
 def _key(instance: Instance) -> Key:

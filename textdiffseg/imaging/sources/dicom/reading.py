@@ -1,6 +1,6 @@
 """Scans from DICOM: a folder of slices, a zip of slices, one slice of a series, or one multi-frame file."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from textdiffseg.imaging.sources.dicom.files import (
     with_folders_below,
 )
 from textdiffseg.imaging.sources.dicom.instances import read_instance
-from textdiffseg.imaging.sources.dicom.parts import note_on_parts, parts_of
+from textdiffseg.imaging.sources.dicom.parts import note_on_parts, parts_beside, parts_of
 from textdiffseg.imaging.sources.dicom.series import Choice, Series, choose, group
 from textdiffseg.imaging.sources.dicom.stack import affine_in_order, stack
 from textdiffseg.imaging.sources.dicom.tilt import STRAIGHTENED, straight_grid
@@ -38,7 +38,7 @@ def read_series(source: Path, uid: str | None = None) -> Volume:
 
     Args:
         source: a folder of slices, a folder above the slices of one series, a zip of slices, one slice (its series is
-            read), or one multi-frame file.
+            read, with the slices in folders beside its own), or one multi-frame file.
         uid: of the series to read; None: the largest one of a folder or a zip. With a UID, the series of a multi-frame
             file is read, too, as it may have several files.
 
@@ -51,8 +51,8 @@ def read_series(source: Path, uid: str | None = None) -> Volume:
         slices = stack(choice.series, str(source))
         refuse_flat(slices.shape, str(source))
         array, affine, notes = read_frames(slices.frames), slices.affine, choice.notes
-        if source.is_dir():
-            notes = (*notes, *note_on_parts(source, choice.series.instances))
+        if not is_archive_name(source.name):
+            notes = (*notes, *note_on_parts(choice.series.instances))
     if _shear(affine) > MAX_SHEAR:
         array, affine, shift = straight_grid(array, affine)
         notes = (*notes, STRAIGHTENED.format(shift=shift))
@@ -109,8 +109,11 @@ def source_slices(source: Path) -> tuple[Path, ...]:
 
 def slice_paths(folder: Path) -> list[Path]:
     """The DICOM files that a folder stands for: its own, or those below it if they belong to one series."""
-    folders = parts_of(folder, with_folders_below(folder)) or [folder]
-    return [path for part in folders for path in sorted(part.iterdir()) if is_slice(path)]
+    return _slices_in(parts_of(folder, with_folders_below(folder)) or [folder])
+
+
+def _slices_in(folders: Iterable[Path]) -> list[Path]:
+    return [path for folder in folders for path in sorted(folder.iterdir()) if is_slice(path)]
 
 
 def series_in(source: Path) -> dict[str, Series]:
@@ -146,7 +149,9 @@ def _chosen(source: Path, uid: str | None) -> Iterator[Choice]:
             uid = uid or own.series
         instances = [instance for instance in map(read_instance, files) if instance is not None]
         if not instances:
-            raise UserError(f"{source} holds no DICOM slices. Give a folder of DICOM slices, or a file.")
+            below = source.is_dir() and any(map(has_series, with_folders_below(source)))
+            found = " itself, and those in its folders are no single scan" if below else ""
+            raise UserError(f"{source} holds no DICOM slices{found}. Give a folder of DICOM slices, or a file.")
         copies = copies_among(instances)
         originals = [instance for number, instance in enumerate(instances) if number not in copies]
         choice = choose(originals, str(source), uid)
@@ -158,7 +163,7 @@ def _chosen(source: Path, uid: str | None) -> Iterator[Choice]:
 
 @contextmanager
 def _files(source: Path, uid: str | None = None) -> Iterator[list[DicomSource]]:
-    """The slices of a folder or a zip. For a slice those of its folder, for a multi-frame file itself.
+    """The slices of a folder or a zip. For a slice those of its folder and of parts beside it; a multi-frame file.
 
     With a `uid`, a multi-frame file also stands for its folder.
     """
@@ -169,7 +174,9 @@ def _files(source: Path, uid: str | None = None) -> Iterator[list[DicomSource]]:
             if own is None or (own.count > 1 and uid is None):
                 yield [DicomFile(source)]
                 return
-            source = source.parent
+            parts = parts_beside(source.parent) if own.count == 1 else []
+            yield [DicomFile(path) for path in _slices_in(parts or [source.parent])]
+            return
         if source.is_dir():
             yield [DicomFile(path) for path in slice_paths(source)]
             return

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from plans.errors import UserError
+from plans.raw.case_list import CaseList
+from textdiffseg.imaging.sources.dicom import parts
 from textdiffseg.imaging.sources.dicom.parts import lines_on_split_series
-from textdiffseg.imaging.sources.files import read_geometry, read_volume
+from textdiffseg.imaging.sources.files import files_of, read_geometry, read_volume
 from textdiffseg.imaging.sources.scans import list_scans
 from textdiffseg.tasks.manifest import hash_inputs
 from textdiffseg.tasks.predict import report_unsearched
@@ -135,16 +137,72 @@ def test_contradictions_and_localizers_are_not_joined(tmp_path, write_series, vo
     assert [*list_scans(tmp_path / "CT")] == ["a", "b"]
 
 
-def test_other_slices_below_the_same_folder_keep_the_halves_apart(tmp_path, write_series, voxels):
-    """The folder above cannot stand for the scan. So the halves are named."""
+@pytest.fixture
+def study(tmp_path, write_series, voxels):
+    """A study with the halves of a series beside another series."""
     for name, part in HALVES.items():
-        write_series(tmp_path / name, voxels[part], PLACES[part], each=uids(part))
-    write_series(tmp_path / "scout", voxels, series="1.2.4")
-    scans = list_scans(tmp_path)
-    assert [*scans] == ["a", "b", "scout"]
+        write_series(tmp_path / "study" / name, voxels[part], PLACES[part], each=uids(part))
+    write_series(tmp_path / "study" / "scout", voxels + 1, series="1.2.4")
+    return tmp_path / "study"
+
+
+def test_halves_beside_another_series_are_one_scan(study, voxels):
+    """The folder above cannot stand for the scan. So its first slice does."""
+    scans = list_scans(study)
+    assert [*scans] == ["a", "scout"]
+    (path,) = scans["a"]
+    assert path.parent == study / "a"
+    assert path.is_file()
+    for source in (path, study / "b" / "slice1.dcm"):
+        scan = read_volume((source,))
+        assert np.array_equal(scan.array[0], voxels)
+        assert scan.notes == ("Its slices were read from 2 folders: a, b.",)
+        assert read_geometry(source).matches(scan.geometry)
+    assert {file.parent.name for file in files_of(path)} == {"a", "b"}
+    assert lines_on_split_series([one for (one,) in scans.values()]) == []
+    assert list_scans(study, series="1.2.3") == {"a": (path,)}
+    before = hash_inputs((path,))
+    (study / "b" / "slice1.dcm").write_bytes(b"x")
+    assert hash_inputs((path,)) != before
+
+
+def test_the_id_of_halves_beside_another_series_is_that_of_the_first_folder(study):
+    assert [*list_scans(study.parent)] == ["study_a", "study_scout"]
+
+
+def test_a_slice_among_many_folders_stands_for_its_own_one(study, voxels, monkeypatch):
+    """The first slice of each folder beside would have to be read."""
+    monkeypatch.setattr(parts, "MAX_PARTS", 2)
+    assert [*list_scans(study)] == ["a", "b", "scout"]
+    assert len(read_volume((study / "a" / "slice1.dcm",)).array[0]) == 2
+
+
+def test_halves_that_do_not_lie_beside_each_other_are_named(study):
+    (study / "more").mkdir()
+    (study / "b").rename(study / "more" / "b")
+    scans = list_scans(study)
+    assert [*scans] == ["a", "more_b", "scout"]
     assert len(lines_on_split_series([path for (path,) in scans.values()])) == 1
 
 
+def test_a_half_that_is_given_alone_is_reported(study, tmp_path):
+    """A folder that the user gives is read as it is."""
+    for folder, count in ((study / "a", 1), (study / "scout", 0)):
+        lines = []
+        report_unsearched(folder, list_scans(folder), tmp_path / "out", lines.append)
+        assert len(lines) == count
+        assert all("1.2.3 lie in several folders" in line for line in lines)
+
+
+def test_halves_in_a_list_are_reported(study, tmp_path):
+    path, lines = tmp_path / "cases.csv", []
+    path.write_text("case,image\nx,study/a\ny,study/b\n")
+    cases = CaseList.read(path)
+    report_unsearched(cases, cases.scans, tmp_path / "out", lines.append)
+    (line,) = lines
+    assert line.startswith("Note: Slices of series 1.2.3 lie in several folders")
+
+
 def test_a_folder_above_several_series_is_not_a_scan(halves):
-    with pytest.raises(UserError, match="holds no DICOM slices"):
+    with pytest.raises(UserError, match="holds no DICOM slices itself, and those in its folders are no single scan"):
         read_volume((halves(),))
