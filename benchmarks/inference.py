@@ -42,7 +42,7 @@ from textdiffseg.folds.calibration import AppliedCalibration
 from textdiffseg.folds.ensemble import Ensemble
 from textdiffseg.folds.sampling import PredictionSettings, Sampling
 from textdiffseg.imaging.sources.files import read_geometry
-from textdiffseg.inference.memory import scan_ram_gb
+from textdiffseg.inference.memory import MIN_VALUE_BYTES, scan_ram_gb
 from textdiffseg.inference.model import Model
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import select_labels
@@ -144,7 +144,7 @@ def predict(path: Path, out: Path, args: argparse.Namespace, labels: int) -> dic
     geometry = read_geometry(path)
     assert geometry is not None, "expected a readable header"
     estimate, work, costs = (
-        scan_ram_gb(prediction_run.prepared, geometry),
+        scan_ram_gb(prediction_run.prepared, geometry, value_bytes=MIN_VALUE_BYTES),
         stages.start(prediction_run, "ct", (path,)),
         {},
     )
@@ -159,9 +159,12 @@ def predict(path: Path, out: Path, args: argparse.Namespace, labels: int) -> dic
 
     with peak_memory() as peak:
         stage("read", lambda work: stages.read(prediction_run, work))
+        assert work.scan is not None, "expected a scan that was read"
+        cropped = scan_ram_gb(prediction_run.prepared, geometry, work.scan.transform.shape, value_bytes=MIN_VALUE_BYTES)
         stage("segment", lambda work: stages.segment(prediction_run, work, lambda _: None, lambda: False, None))
         stage("write", lambda work: stages.write(prediction_run, work))
     assert estimate is not None, "expected an estimate"
+    assert cropped is not None, "expected an estimate"
     return {
         "stages": costs,
         "cpu_s": round(sum(cost["cpu_s"] for cost in costs.values()), 2),
@@ -169,6 +172,8 @@ def predict(path: Path, out: Path, args: argparse.Namespace, labels: int) -> dic
         "peak_gb": round(peak[0], 2),
         "estimate_gb": round(estimate, 2),
         "off_by": round(estimate / peak[0] - 1, 2),
+        "estimate_after_reading_gb": round(cropped, 2),
+        "off_by_after_reading": round(cropped / peak[0] - 1, 2),
     }
 
 

@@ -238,32 +238,58 @@ def slab_bytes(classes: int, voxels: int, plane: int) -> float:
     return min(max(SLAB_BYTES, 4.0 * classes * plane), 4.0 * classes * voxels)
 
 
-def reading_bytes(channels: int, shape: Triple, original_shape: Triple) -> float:
-    """The host memory of reading a case and resampling it to `shape`, in bytes. Both shapes have the same axes.
+def reading_bytes(
+    channels: int,
+    shape: Triple,
+    original_shape: Triple,
+    cropped_shape: Triple | None = None,
+    value_bytes: int = 4,
+    masked: bool = True,
+) -> float:
+    """The host memory of reading a case and resampling it to `shape`, in bytes. All shapes have the same axes.
 
     The scan, its mask of nonzero voxels, one normalised channel, the result, and what lies between them: the axes are
     resampled one by one, the one that shrinks most first. Channels in several files are joined, which takes a copy.
+
+    Args:
+        channels: of the scan.
+        shape: on the plan's grid.
+        original_shape: on the file's grid.
+        cropped_shape: what the crop leaves of it; None: all.
+        value_bytes: of a value of the scan as it was read.
+        masked: whether there is a mask of nonzero voxels.
     """
-    original, between = prod(original_shape), list[float]()
-    steps = sorted(new / old for new, old in zip(shape, original_shape, strict=True) if new != old)
+    inside = cropped_shape or original_shape
+    original, cropped, between = prod(original_shape), prod(inside), list[float]()
+    steps = sorted(new / old for new, old in zip(shape, inside, strict=True) if new != old)
     for step in steps[:-1]:
-        between.append((between[-1] if between else original) * step)
-    resampling = channels * (original + prod(shape)) + original + sum(between)
-    joining = 2 * channels * original if channels > 1 else 0
-    return 4.0 * max(resampling, joining) + original
+        between.append((between[-1] if between else cropped) * step)
+    scan = value_bytes * channels * original
+    resampling = scan + 4.0 * (channels * prod(shape) + cropped + sum(between))
+    joining = 2 * scan if channels > 1 else 0
+    return max(resampling, joining) + (original if masked else 0)
 
 
 def ram_bytes(
-    channels: int, labels: int, patch: Triple, shape: Triple, original_shape: Triple, windows: float = 0.0
+    channels: int,
+    labels: int,
+    patch: Triple,
+    shape: Triple,
+    original_shape: Triple,
+    windows: float = 0.0,
+    classes_bytes: float | None = None,
+    restoring: float | None = None,
 ) -> float:
     """The host memory of predicting one case slab by slab, in bytes.
 
     On the plan's grid: the image, the sums over one patch along D, and a slab that is used, or `windows` bytes of the
     windows that are computed. On the file's grid: the classes; after the last slab also their copies and the file.
+    `classes_bytes` and `restoring` are the bytes of both; None: as if nothing were cropped.
     """
     voxels, plane, classes = patch[0] * shape[1] * shape[2], shape[1] * shape[2], 1 + labels
     slabs = sums_bytes(classes, voxels) + max(windows, 1.5 * slab_bytes(classes, voxels, plane))
-    after = max(slabs + 2.0 * prod(original_shape), 8.0 * prod(original_shape))
+    beside = 2.0 * prod(original_shape) if classes_bytes is None else classes_bytes
+    after = max(slabs + beside, 8.0 * prod(original_shape) if restoring is None else restoring)
     return 4.0 * channels * prod(shape) + after
 
 

@@ -30,15 +30,19 @@ from textdiffseg.inference.alternatives import class_type, samples_at_once
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.room import windows_at_once
 from textdiffseg.inference.segmenting import PreparedModel
-from textdiffseg.inference.tiling import tile
+from textdiffseg.inference.tiling import Tiling, tile
 from textdiffseg.preprocessing.case import MAX_VOXELS
 from textdiffseg.resources import free_memory, own_memory
 
 # The share of each axis that a crop leaves at least: the body fills 43% of a CT's volume or more, .75^3. A crop to
 # nonzero voxels may leave less, as in images of a head without its skull.
 MIN_CROPPED: dict[Crop, float] = {"none": 1.0, "body": 0.75, "nonzero": 0.5}
+MIN_VALUE_BYTES = 2  # of most scans in files. Others are read as float32, which is not known before
 UNCERTAINTY_MAPS = 3
+# The bytes of a restored map for a voxel inside the crop, and for one of the file's grid: float32, turned copies, file.
+OF_MAP, MAP_COPIES = 4.0, 12.0
 OF_SAMPLE = 3  # tensors of all classes of a window, more than for its mask, while a sample is drawn
+CPU_LIBRARIES_BYTES = 0.06 * GB  # of a prediction on the CPU, without torch; `LIBRARIES_BYTES` where there is a GPU
 SCANS_AHEAD = 2  # on a GPU, beside the one that is segmented: one waits, one is written (`textdiffseg.ahead`)
 
 
@@ -75,6 +79,9 @@ def prediction_ram_gb(
     on_cpu: bool = True,
     alternatives: bool = False,
     kept_bytes: float = 0.0,
+    cropped_shape: Triple | None = None,
+    value_bytes: int = 4,
+    written_maps: bool = False,
 ) -> float:
     """The peak RAM in GB to predict a scan.
 
@@ -88,31 +95,53 @@ def prediction_ram_gb(
         shape: of the scan on the plan's grid, in voxels (D, H, W).
         original_shape: of the scan on the file's grid, in voxels, with the same axes.
         slots: the number of answers and rivals; None: all labels.
-        uncertainty: predict maps of uncertainty, too.
+        uncertainty, alternatives: predict maps of uncertainty, too; keep the masks of the samples for alternatives.
         on_cpu: the networks run on the CPU.
-        alternatives: the masks of the samples are kept for alternatives.
         kept_bytes: what the caller keeps while the scan is segmented.
+        cropped_shape: what the crop leaves of `original_shape`; None: all.
+        value_bytes: of a value of the scan as it was read.
+        written_maps: maps of probabilities or uncertainty are written.
     """
     slots = len(plan.labels) if slots is None else slots
-    channels, network = len(plan.channels), network_of(plan)
+    channels, classes = len(plan.channels), 1 + slots
     tiling = tile(shape, plan.patch, plan.latent_stride, settings.overlap)
-    classes, voxels = 1 + slots, tiling.slab_voxels
-    latents = 2 * samples_at_once(classes, voxels) if alternatives else settings.samples  # alternatives also keep r
-    noise = 4.0 * latents * plan.latent.channels * prod(tiling.latent_shape) if settings.steps else 0.0
-    maps = 2 * 4.0 * voxels if uncertainty else 0.0
     further = settings.samples - 1 + (folds if folds > 1 else 0)  # predictions of a window beyond the first one
     further += OF_SAMPLE if settings.steps and on_cpu else 0
     weights, windows = _network_bytes(plan, classes * further, on_cpu)
-    masks = _mask_bytes(classes, voxels, prod(original_shape)) if alternatives else 0.0
     padding = 4.0 * channels * prod(tiling.padded) if tiling.padded != shape else 0.0  # the padded image is a copy
-    predicting = ram_bytes(channels, slots, plan.patch, tiling.padded, original_shape, windows)
-    predicting += padding + noise + maps + masks + kept_bytes
-    models = 4.0 * parameters(network) * (folds - 1) + weights
-    # On a GPU, the next scan waits while another one is read (`textdiffseg.ahead`).
-    ahead = 0.0 if on_cpu else 4.0 * channels * prod(shape)
-    reading = reading_bytes(channels, shape, original_shape)
+    restored = _restored_bytes(prod(original_shape), prod(cropped_shape or original_shape), written_maps)
+    predicting = ram_bytes(channels, slots, plan.patch, tiling.padded, original_shape, windows, *restored)
+    predicting += padding + kept_bytes + _sampled_bytes(plan, settings, tiling, classes, uncertainty, alternatives)
+    predicting += _mask_bytes(classes, tiling.slab_voxels, prod(original_shape)) if alternatives else 0.0
+    models = 4.0 * parameters(network_of(plan)) * (folds - 1) + weights
+    ahead = 0.0 if on_cpu else 4.0 * channels * prod(shape)  # the next scan, which waits (`textdiffseg.ahead`)
+    reading = reading_bytes(channels, shape, original_shape, cropped_shape, value_bytes, _is_masked(plan))
     peak = max(reading, predicting) if on_cpu else reading + predicting
-    return (peak + ahead + models + LIBRARIES_BYTES) / GB
+    return (peak + ahead + models + (CPU_LIBRARIES_BYTES if on_cpu else LIBRARIES_BYTES)) / GB
+
+
+def _is_masked(plan: Plan) -> bool:
+    """Whether the nonzero voxels of a scan are searched."""
+    return plan.crop == "nonzero" or any(channel.foreground_only for channel in plan.channels)
+
+
+def _sampled_bytes(
+    plan: Plan, settings: PredictionSettings, tiling: Tiling, classes: int, uncertainty: bool, alternatives: bool
+) -> float:
+    """The bytes of the noise of all samples, and of the sums of uncertainty."""
+    voxels = tiling.slab_voxels
+    latents = 2 * samples_at_once(classes, voxels) if alternatives else settings.samples  # alternatives also keep r
+    noise = 4.0 * latents * plan.latent.channels * prod(tiling.latent_shape) if settings.steps else 0.0
+    return noise + (2 * 4.0 * voxels if uncertainty else 0.0)
+
+
+def _restored_bytes(original: int, cropped: int, written_maps: bool) -> tuple[float, float]:
+    """The bytes of the classes inside the crop, and of all that lies on the file's grid after the last slab.
+
+    The latter are the classes inside the crop, those of the whole grid, and a turned copy; or one map.
+    """
+    classes = 2.0 * cropped
+    return classes, OF_MAP * cropped + MAP_COPIES * original if written_maps else classes + 4.0 * original
 
 
 def _network_bytes(plan: Plan, probabilities: int, on_cpu: bool) -> tuple[float, float]:
@@ -134,16 +163,23 @@ def _mask_bytes(classes: int, voxels: int, original_voxels: int) -> float:
 
 
 def scan_ram_gb(
-    prepared: PreparedModel, geometry: Geometry, shape: Triple | None = None, kept: Kept = NOTHING_KEPT
+    prepared: PreparedModel,
+    geometry: Geometry,
+    shape: Triple | None = None,
+    kept: Kept = NOTHING_KEPT,
+    value_bytes: int = 4,
 ) -> float | None:
     """The estimate in GB for a scan with this header. None: the scan is too large to be predicted.
 
     `shape`: of the cropped scan on the plan's grid; None: nothing is cropped. `kept`: what the caller keeps.
+    `value_bytes`: of a value of the scan as it is read.
     """
-    plan = prepared.plan
-    shape = shape or shape_on_plan(geometry, plan)
-    if shape is None:
+    plan, uncropped = prepared.plan, shape_on_plan(geometry, prepared.plan)
+    if uncropped is None:
         return None
+    shape, original = shape or uncropped, _canonical_shape(geometry)
+    shares = [inside / whole for inside, whole in zip(shape, uncropped, strict=True)]
+    cropped = triple(max(1, min(size, round(share * size))) for share, size in zip(shares, original, strict=True))
     guide = 0.0  # its networks; its windows are far fewer
     if prepared.guide is not None:
         networks = prepared.guide.mask_predictor.predictor.networks
@@ -155,12 +191,15 @@ def scan_ram_gb(
             predictor.settings,
             len(predictor.networks),
             shape,
-            _canonical_shape(geometry),
+            original,
             slots=prepared.selection.queries.labels.shape[1],  # rivals included
             uncertainty=uncertainty,
             on_cpu=predictor.device.type == "cpu",
             alternatives=alternatives,
             kept_bytes=_bytes_of(kept, prepared, geometry, shape),
+            cropped_shape=cropped,
+            value_bytes=value_bytes,
+            written_maps=prepared.maps and not kept.maps,
         )
 
     estimates = [estimate(prepared.mask_predictor.predictor, uncertainty=prepared.mask_uncertainty)]
@@ -181,18 +220,24 @@ def _bytes_of(kept: Kept, prepared: PreparedModel, geometry: Geometry, shape: Tr
 
 
 def refuse_too_large(
-    prepared: PreparedModel, geometry: Geometry | None, shape: Triple | None = None, kept: Kept = NOTHING_KEPT
+    prepared: PreparedModel,
+    geometry: Geometry | None,
+    shape: Triple | None = None,
+    kept: Kept = NOTHING_KEPT,
+    value_bytes: int = MIN_VALUE_BYTES,
 ) -> None:
     """Raise `UserError` if a scan with this header needs more memory than there is. None: the header is not known.
 
     What this process holds already, e.g. the models, counts as free: the estimate includes it. Before a scan is read
     (`shape` is None), a crop is taken to leave `MIN_CROPPED`, so that a scan that fits is not refused.
+
+    `value_bytes`: of a value of the scan as it was read.
     """
     uncropped = None if geometry is None else shape_on_plan(geometry, prepared.plan)
     if geometry is None or uncropped is None:
         return
     shape = shape or triple(max(1, int(MIN_CROPPED[prepared.plan.crop] * size)) for size in uncropped)
-    need = scan_ram_gb(prepared, geometry, shape, kept)
+    need = scan_ram_gb(prepared, geometry, shape, kept, value_bytes)
     free = (free_memory() + own_memory()) / GB
     if need is None or need <= free:
         return

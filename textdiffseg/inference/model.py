@@ -290,7 +290,7 @@ class Model:
         for path in _files_of(scan)[:1]:
             refuse(read_geometry(path, series))
         volume = volume_of(scan, spacing, affine, series, self._channels)
-        return prepared.read(volume, partial(refuse, volume.geometry))
+        return prepared.read(volume, partial(refuse, volume.geometry, value_bytes=volume.array.itemsize))
 
     @property
     def _channels(self) -> list[str]:

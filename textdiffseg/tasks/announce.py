@@ -6,7 +6,7 @@ from pathlib import Path
 from plans.planning.rules import sizes_text
 from textdiffseg.folds.postprocessing import listing_of
 from textdiffseg.folds.sampling import PredictionSettings
-from textdiffseg.inference.memory import Kept, scan_ram_gb
+from textdiffseg.inference.memory import MIN_VALUE_BYTES, Kept, scan_ram_gb
 from textdiffseg.inference.model import Model
 from textdiffseg.inference.prompting import caution
 from textdiffseg.inference.region import MARGIN
@@ -108,9 +108,12 @@ def _report_calibration(prepared: PreparedModel, report: Report) -> None:
 
 
 def _report_memory(prepared: PreparedModel, scans: Mapping[str, tuple[Path, ...]], report: Report, kept: Kept) -> None:
-    from textdiffseg.imaging.sources.files import read_geometry
+    from textdiffseg.imaging.sources.files import is_series, read_geometry
 
-    geometries = [read_geometry(paths[0]) for paths in scans.values()]
-    found = [scan_ram_gb(prepared, one, kept=kept) for one in geometries if one is not None]
+    def estimate(path: Path) -> float | None:
+        geometry, value_bytes = read_geometry(path), 4 if is_series(path) else MIN_VALUE_BYTES
+        return None if geometry is None else scan_ram_gb(prepared, geometry, kept=kept, value_bytes=value_bytes)
+
+    found = [estimate(paths[0]) for paths in scans.values()]
     need = max((one for one in found if one is not None), default=prepared.plan.memory.ram_gb)
     report(f"RAM: about {need:.1f} GB for the largest of {len(scans)} scans, {free_memory() / 1e9:.1f} GB free.")

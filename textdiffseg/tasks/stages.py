@@ -115,7 +115,8 @@ def read(run: PredictionRun, work: Work) -> Work:
     refuse_too_large(prepared, read_geometry(paths[0]), kept=kept)
     volume = read_volume(paths, missing=missing)
     check_channels(len(volume.array), prepared.plan, paths)
-    scan = prepared.read(volume, partial(refuse_too_large, prepared, volume.geometry, kept=kept))
+    size = volume.array.itemsize
+    scan = prepared.read(volume, partial(refuse_too_large, prepared, volume.geometry, kept=kept, value_bytes=size))
     return replace(work, request=request, before=before, scan=scan, volume=volume if kept.scan else None)
 
 

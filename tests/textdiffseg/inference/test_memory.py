@@ -128,11 +128,35 @@ def test_before_a_scan_is_read_what_a_crop_leaves_at_least_must_fit(prepared, cr
         refuse_too_large(prepared, large)
 
 
+@pytest.mark.parametrize("less", [{"cropped_shape": (150, 400, 400)}, {"value_bytes": 2}])
+def test_what_was_read_counts_as_it_is(plan, less):
+    """The scan has a coarse grid in the network, so its own grid has the peak."""
+
+    def need(**more):
+        return prediction_ram_gb(plan, PredictionSettings(), 1, (40, 50, 50), (300, 500, 500), slots=2, **more)
+
+    voxels = 300 * 500 * 500
+    fewer = 4 * (voxels - 150 * 400 * 400) if "cropped_shape" in less else 2 * voxels
+    assert need() - need(**less) == pytest.approx(fewer / 1e9, rel=0.1)
+
+
+def test_a_map_that_is_written_counts(plan):
+    """It is restored in float32, which takes more than the classes. Kept in memory, it is restored later."""
+    voxels = 300 * 500 * 500
+
+    def need(**more):
+        return prediction_ram_gb(plan, PredictionSettings(), 1, (40, 50, 50), (300, 500, 500), value_bytes=2, **more)
+
+    classes, one_map = need(), need(written_maps=True)
+    assert one_map - classes == pytest.approx((16 - 8) * voxels / 1e9, rel=0.15), "reading has the other peak"
+
+
 def test_what_the_caller_keeps_counts(prepared, monkeypatch):
     grid = Geometry((300, 500, 500), np.diag([*prepared.plan.spacing, 1.0]))
     size, channels = 4 * 300 * 500 * 500 / 1e9, len(prepared.plan.channels)
     with_maps = replace(prepared, probabilities=True, mask_uncertainty=True)
     monkeypatch.setattr(memory, "reading_bytes", lambda *_: 0.0)  # the larger of two peaks counts
+    monkeypatch.setattr(memory, "ram_bytes", lambda *_: 0.0)
 
     def more(one, kept):
         return scan_ram_gb(one, grid, grid.shape, kept) - scan_ram_gb(one, grid, grid.shape)

@@ -173,7 +173,7 @@ def test_a_file_that_memory_cannot_hold_is_refused_before_it_is_read(model, scan
 
 def test_maps_that_python_keeps_in_memory_count(model, scan, monkeypatch):
     found = []
-    monkeypatch.setattr("textdiffseg.inference.model.refuse_too_large", lambda *_, kept: found.append(kept.maps))
+    monkeypatch.setattr("textdiffseg.inference.model.refuse_too_large", lambda *_, kept, **__: found.append(kept.maps))
     model.segment(scan, probabilities=True)
     assert found == [True, True], "before it is read, and before it is resampled"
 
