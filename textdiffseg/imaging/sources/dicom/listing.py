@@ -88,7 +88,8 @@ def first_slices_of(uid: str, scans: Mapping[str, tuple[Path, ...]], folder: Pat
             raise UserError(f"{path} holds series {uid}. A series cannot be chosen in a zip: unpack it.")
         found[case if len(series) == 1 else _shortened(f"{case}_{uid}")] = (_path_of(series[uid], path),)
     if not found:
-        raise UserError(f"{folder}: no series {uid!r:.80}. " + (f"Found: {listed(others)}." if others else ""))
+        advice = f"Found: {listed(others)}." if others else "It holds no DICOM series, so leave the UID out."
+        raise UserError(f"{folder}: no series {uid!r:.80}. {advice}")
     return found
 
 

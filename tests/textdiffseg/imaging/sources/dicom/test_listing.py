@@ -196,6 +196,12 @@ def test_a_series_is_for_dicom_only(study, voxels, tmp_path):
         volume_of(tmp_path / "a.nii.gz", series="1.2")
 
 
+def test_a_uid_for_other_scans_is_one_line_with_advice(tmp_path):
+    (tmp_path / "a.nii.gz").touch()
+    with pytest.raises(UserError, match=r"no series .1\.2.\. It holds no DICOM series, so leave the UID out\."):
+        list_scans(tmp_path, series="1.2")
+
+
 def test_a_series_in_a_folder_of_folders_is_chosen_by_its_uid(hospital):
     assert [*list_scans(hospital, series="1.2.1")] == ["P1_MR_T1"]
 
