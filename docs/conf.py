@@ -46,18 +46,14 @@ html_title = f"TextDiffSeg {release}"
 html_show_sphinx = False
 
 FIELD = re.compile(r"^(    \w+: .*?)  # (.+)$", re.MULTILINE)
-PARTS = (  # of what the functions return
-    "textdiffseg.evaluation.summary",
-    "textdiffseg.folds.expected_dice",
-    "textdiffseg.inference.alternatives",
-    "textdiffseg.inference.volumes",
-)
+PART = re.compile(r"autoclass:: (textdiffseg\.[\w.]+)\.\w+")  # of what the functions return, in api.md
 
 
 def read_comments() -> None:
     """Make Sphinx read the comment behind a field of a record as the field's documentation."""
     public = [getattr(tds, name) for name in tds.__all__]
-    for name in {*PARTS, *(one.__module__ for one in public if isinstance(one, type))}:
+    parts = PART.findall(Path(__file__).with_name("api.md").read_text(encoding="utf-8"))
+    for name in {*parts, *(one.__module__ for one in public if isinstance(one, type))}:
         source = Path(import_module(name).__file__ or "").read_text(encoding="utf-8")
         ModuleAnalyzer.cache["module", name] = ModuleAnalyzer.for_string(FIELD.sub(r"\1  #: \2", source), name)
 

@@ -26,7 +26,7 @@ ORGANS = {  # HU, centre and half axes as shares of the extent (D, H, W)
     2: (200, (0.55, 0.5, 0.68), (0.12, 0.1, 0.08)),
     3: (260, (0.35, 0.6, 0.6), (0.1, 0.07, 0.06)),
 }
-NAME, ITERATIONS, EPOCHS = "Dataset960_FullSize", 10, 3  # iterations of each epoch
+NAME, ITERATIONS, EPOCHS = "Dataset960_FullSize", 10, 4  # iterations of an epoch; the last epoch is of the sampler
 SAMPLE_SECONDS = 0.2
 # A stage ends where the next one would begin.
 PLAN = "import textdiffseg.tasks.plan as task; task._store = lambda *_: 0"
@@ -120,7 +120,7 @@ def test_from_planning_to_scores(root, stage):
     stage("predict", "predict", "-i", scans, "-o", out, "-m", model, "--device", "cpu")
     stage("evaluate", "evaluate", out, scans.with_name("labelsTs"), "-o", root / "scores.json")
     log = [json.loads(line) for line in (model / "fold_0" / "log.jsonl").read_text().splitlines()]
-    assert [one["iteration"] for one in log] == [10, 20, 30]
+    assert [one["iteration"] for one in log] == [10, 20, 30, 32]
     assert all(0 < one["data_seconds"] < one["iteration_seconds"] for one in log)
     (scores,) = json.loads((root / "scores.json").read_text())["cases"]
     assert (scores["case"], set(scores["labels"])) == ("new", set(LABELS))

@@ -71,6 +71,19 @@ def emulate(library: str) -> Any:
         def __torch_dispatch__(self, function, _, args=(), kwargs=None):
             return dispatch(function, args, kwargs or {})
 
+    def computed(function, args, kwargs):
+        """The result on the CPU. What it cannot do in bfloat16, as average pooling, is done in float32."""
+        try:
+            return function(*args, **kwargs)
+        except NotImplementedError:
+
+            def cast(one, before, after):
+                return one.to(after) if isinstance(one, torch.Tensor) and one.dtype is before else one
+
+            half, whole = torch.bfloat16, torch.float32
+            wide = tree_map(lambda one: cast(one, half, whole), (args, kwargs))
+            return tree_map(lambda one: cast(one, whole, half), function(*wide[0], **wide[1]))
+
     def dispatch(function, args, kwargs):
         tensors = [one for one in tree_flatten((args, kwargs))[0] if isinstance(one, torch.Tensor)]
         ours = [one for one in tensors if isinstance(one, OnGpu)]
@@ -82,7 +95,7 @@ def emulate(library: str) -> Any:
         kwargs |= ({} if to is None else {"device": "cpu"}) | ({"pin_memory": False} if "pin_memory" in kwargs else {})
         held = {id(one.held): one for one in ours}
         args, kwargs = tree_map(lambda one: one.held if isinstance(one, OnGpu) else one, (args, kwargs))
-        found = function(*args, **kwargs)
+        found = computed(function, args, kwargs)
         if to is not None and not on_gpu and id(found) in held:
             return found.clone()  # a copy on the CPU must not share the memory of the one on the GPU
 

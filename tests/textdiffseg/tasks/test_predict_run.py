@@ -215,7 +215,7 @@ def test_stopping_in_a_thread_leaves_finished_cases_and_no_temporary_files(root,
 @pytest.mark.parametrize("picture", [False, True])
 def test_the_scan_that_a_picture_keeps_counts_as_memory(predict, picture, monkeypatch):
     found = []
-    monkeypatch.setattr("textdiffseg.tasks.stages.refuse_too_large", lambda *_, kept: found.append(kept.scan))
-    monkeypatch.setattr("textdiffseg.tasks.announce.scan_ram_gb", lambda *_, kept: found.append(kept.scan))
+    monkeypatch.setattr("textdiffseg.tasks.stages.refuse_too_large", lambda *_, kept, **__: found.append(kept.scan))
+    monkeypatch.setattr("textdiffseg.tasks.announce.scan_ram_gb", lambda *_, kept, **__: found.append(kept.scan))
     assert predict(*(["--picture"] if picture else []))[0] == 0
     assert set(found) == {picture}
