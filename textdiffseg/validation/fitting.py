@@ -4,7 +4,7 @@ The temperature T minimises the negative log-likelihood near the foreground (Guo
 
     T = argmin NLL(p_k^(1/T) / sum_j p_j^(1/T))
 
-The factor f >= 1 is the smallest for which nine of ten true volumes lie in [low / f, high * f]. This is split conformal
+The factor f is the smallest for which nine of ten true volumes lie in [low / f, high * f]. This is split conformal
 prediction on the logarithms of volumes (Romano et al. 2019).
 
 Scores after calibration are cross-fitted: each half of the cases is scored with the fit of the other half.
@@ -54,11 +54,10 @@ def fit_widening(intervals: np.ndarray, truths: np.ndarray) -> float | None:
     if not usable.any():
         return None
     low, high, truths = low[usable], high[usable], truths[usable]
-    with np.errstate(divide="ignore"):  # an interval may begin at 0
-        needed = np.sort(np.maximum(np.log(low) - np.log(truths), np.log(truths) - np.log(high)))
+    needed = np.sort(np.maximum(low / truths, truths / high))
     share = INTERVAL[1] - INTERVAL[0]
     rank = min(len(needed), ceil(round((len(needed) + 1) * share, 9)))  # rounded: 0.9 * 10 is not 9 in binary
-    return float(np.exp(needed[rank - 1]))
+    return float(needed[rank - 1])
 
 
 def half_temperatures(cases: Sequence[SampledVoxels]) -> list[float]:
