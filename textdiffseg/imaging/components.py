@@ -11,7 +11,7 @@ def components_of(mask: np.ndarray) -> tuple[np.ndarray, int]:
     import cc3d
 
     components, count = cc3d.connected_components(np.ascontiguousarray(mask), connectivity=26, return_N=True)
-    return components, int(count)
+    return components.reshape(mask.shape), int(count)  # older cc3d: (0,) for an array without voxels
 
 
 def component_sizes(components: np.ndarray, count: int, where: np.ndarray | None = None) -> np.ndarray:
