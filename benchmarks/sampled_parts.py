@@ -18,7 +18,7 @@ from itertools import combinations
 
 import numpy as np
 import torch
-from stored import Scan, dice, mean, predict, score
+from stored import Scan, dice, mean, predict, score, written_values
 from torch import Tensor
 
 from plans.plan import Plan
@@ -181,10 +181,8 @@ def _exchanged(model: TextDiffSeg, queries: Queries, scans: Sequence[Scan], devi
 
 def _drawn(predictor: SamplePredictor, scan: Scan, queries: Queries) -> np.ndarray:
     """The samples (S, D, H, W), maps of value numbers on the scan's own grid."""
-    numbers = queries.labels[0].tolist()
-    values = tuple(predictor.plan.written_numbers[number - 1] for number in numbers)
-    told = queries.with_tokens([scan.text])
-    return value_table(values)[draw_masks(predictor, scan.image, scan.transform, told, len(numbers))]
+    values, queries = written_values(predictor.plan, queries), queries.with_tokens([scan.text])
+    return value_table(values)[draw_masks(predictor, scan.image, scan.transform, queries, len(values))]
 
 
 def _mean_dice(scores: Iterable[float | None]) -> float | None:

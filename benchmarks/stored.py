@@ -195,6 +195,11 @@ def stored_scans(preprocessed: Path, cases: Iterable[str], plan: Plan, bank: Tex
         yield Scan(case, image, record.transform, stored.original_labels(), texts.get(case), record.annotated)
 
 
+def written_values(plan: Plan, queries: Queries) -> tuple[int, ...]:
+    """The value that each slot of the queries of one sample has in maps on disk."""
+    return tuple(plan.written_numbers[number - 1] for number in queries.labels[0].tolist())
+
+
 def predict(predictor: Predictor, scan: Scan, queries: Queries, answers: int | None = None) -> np.ndarray:
     """The predicted map (D, H, W) of value numbers on the scan's own grid; 0 is background.
 
@@ -206,7 +211,7 @@ def predict(predictor: Predictor, scan: Scan, queries: Queries, answers: int | N
     restoring = predictor.readout.restoring(scan.transform)
     restoring.add(predictor.readout.classes_to_compare(probabilities))
     slots = restoring.finish()
-    numbers = [0, *(plan.written_numbers[number - 1] for number in queries.labels[0].tolist())]
+    numbers = [0, *written_values(plan, queries)]
     return np.array([number * (answers is None or slot <= answers) for slot, number in enumerate(numbers)])[slots]
 
 

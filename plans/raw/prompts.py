@@ -110,7 +110,7 @@ def default_prompts(dataset: Dataset) -> Prompts:
 
 
 def _modalities(channels: Iterable[str]) -> tuple[str, ...]:
-    """The modalities of channels. A number behind a space tells two of one kind apart, as in `MRI 1` and `MRI 2`."""
+    """The modalities of channels. `MRI 1` and `MRI 2` have one modality: the number is left out."""
     kinds = {name: _NUMBER.sub("", name) for name in (channel.strip() for channel in channels)}
     several = {kind for kind, times in Counter(kinds.values()).items() if times > 1}
     return tuple(dict.fromkeys(kind if kind in several else name for name, kind in kinds.items()))

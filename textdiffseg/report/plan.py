@@ -49,8 +49,8 @@ def training_section(presets: Sequence[PresetResults]) -> Section | None:
         axes.title.set_fontsize(10)
         tidy(axes)
     ends = [fold.log[-1] for fold in logged[0][1]]
-    iterations = " to ".join(dict.fromkeys(f"{count(end.iteration for end in ends):,}" for count in (min, max)))
-    times = " to ".join(dict.fromkeys(duration(count(end.seconds for end in ends)) for count in (min, max)))
+    iterations = " to ".join(dict.fromkeys(f"{extreme(end.iteration for end in ends):,}" for extreme in (min, max)))
+    times = " to ".join(dict.fromkeys(duration(extreme(end.seconds for end in ends)) for extreme in (min, max)))
     last = ends[-1]
     speed = "" if last.iteration_seconds is None else f" An iteration took {last.iteration_seconds:.2g} s."
     caption = (

@@ -104,6 +104,13 @@ def read_presets(folder: Path) -> tuple[dict[str, PresetResults], dict[str, User
     return {preset.name: preset for preset in ordered}, faults
 
 
+def left_out(presets: Mapping[str, PresetResults], errors: Mapping[str, UserError]) -> tuple[str, ...]:
+    """A line for each fault of the presets and folds that `read_presets` could not read."""
+    of_presets = [line for error in errors.values() for line in error.lines]
+    of_folds = [line for one in presets.values() for line in one.faults]
+    return tuple(f"Left out: {line}" for line in (*of_presets, *of_folds))
+
+
 def _read_fold(fold: FoldFolder) -> FoldResults:
     return FoldResults(
         folder=fold,

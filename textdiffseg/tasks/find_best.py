@@ -31,7 +31,7 @@ from textdiffseg.folds.postprocessing import Postprocessing, postprocessing_of
 from textdiffseg.leftovers import sweep
 from textdiffseg.pace import Forecast
 from textdiffseg.progress import Cancel, OnProgress, Report, StepProgress, never, share_of, silent, step_reporter
-from textdiffseg.report.results import FoldResults, PresetResults, read_presets
+from textdiffseg.report.results import FoldResults, PresetResults, left_out, read_presets
 from textdiffseg.resources import choose_device
 from textdiffseg.tasks.status import name_of
 from textdiffseg.validation.averaged import score_averaged
@@ -116,11 +116,9 @@ def _choose(scored: Mapping[Key, Scores], cases: Sequence[str]) -> tuple[Key, tu
 def _validated(results: Path, root: Path, name: str, report: Report) -> dict[str, PresetResults]:
     """The models with validated folds, by folder name, that have the same labels and common validation cases."""
     presets, errors = read_presets(results)
-    faults = [line for error in errors.values() for line in error.lines]
-    faults += [line for one in presets.values() for line in one.faults]  # a prediction needs all folds
-    for line in faults:
-        report(f"Left out: {line}")
-    presets = {key: one for key, one in presets.items() if not one.faults}
+    for line in left_out(presets, errors):
+        report(line)
+    presets = {key: one for key, one in presets.items() if not one.faults}  # a prediction needs all folds
     models: dict[str, PresetResults] = {}
     for key, one in presets.items():
         for fold in one.folds:

@@ -23,7 +23,7 @@ from textdiffseg.report.dataset import dataset_section
 from textdiffseg.report.overlays import legend, overlay
 from textdiffseg.report.page import Html, Section, join, notes, paragraphs, tiles
 from textdiffseg.report.plan import plan_section, training_section
-from textdiffseg.report.results import PresetResults, read_presets
+from textdiffseg.report.results import PresetResults, left_out, read_presets
 from textdiffseg.report.scores import box_plots, lesions, number, scores_table, volumes
 from textdiffseg.report.shown import validation_case
 from textdiffseg.report.viewer import ViewedCase
@@ -61,9 +61,7 @@ def find_results(source: str | Path, root: Path, preset: str | None, report: Rep
     above = root_of(main.folds[0].folder) or root
     place = PreprocessedFolder(tree(above, "preprocessed") / main.plan.dataset)
     others = (other for other in presets.values() if other is not main and other.plan.dataset == main.plan.dataset)
-    of_presets = [line for error in errors.values() for line in error.lines]
-    of_folds = [line for one in presets.values() for line in one.faults]
-    faults = tuple(f"Left out: {line}" for line in (*of_presets, *of_folds))
+    faults = left_out(presets, errors)
     for line in faults:
         report(line)
     return Results(above, main.plan, place if place.path.is_dir() else None, main, tuple(others), faults)

@@ -52,21 +52,16 @@ def place_of(scan: Path) -> Path:
     """The folder of a slice that stands for its scan; else the path itself, of a folder or a multi-frame file."""
     if scan.is_dir():
         return scan
-    instance = _read(scan)
+    try:
+        instance = read_instance(DicomFile(scan))
+    except UserError:  # reported when it is read
+        return scan
     return scan.parent if instance is not None and instance.count == 1 else scan
 
 
 def scan_of_slice(file: Path) -> str:
     """The id of the scan of a DICOM file: its folder's name for a slice, its own name for a multi-frame file."""
-    instance = _read(file)
-    return file.resolve().parent.name if instance is not None and instance.count == 1 else _stem(file)
-
-
-def _read(file: Path) -> Instance | None:
-    try:
-        return read_instance(DicomFile(file))
-    except UserError:  # reported when it is read
-        return None
+    return _stem(file) if place_of(file) == file else file.resolve().parent.name
 
 
 def first_slices_of(uid: str, scans: Mapping[str, tuple[Path, ...]], folder: Path) -> dict[str, tuple[Path, ...]]:

@@ -43,8 +43,9 @@ def joined_folders(folders: Collection[Path]) -> dict[Path, tuple[Path, ...]]:
             continue
         above = Path(commonpath(parts))
         below = [folder for folder in folders if folder.is_relative_to(above)]
-        if above not in parts and below == parts and _are_one_scan(parts):
-            found[above] = tuple(parts)
+        if above not in parts and below == parts:
+            if _are_one_scan(parts):
+                found[above] = tuple(parts)
         elif parts_beside(parts[0]) == parts:
             found[_first_slice(parts[0])] = tuple(parts)
     return found
@@ -55,10 +56,8 @@ def parts_beside(folder: Path) -> list[Path]:
 
     They lie in the folder above, which has `MAX_PARTS` folders at most. Their first slices belong to one series.
     """
-    beside, key = folders_in(folder.parent), _first_key(folder)
-    if key is None or not 1 < len(beside) <= MAX_PARTS:
-        return []
-    parts = [path for path in beside if path == folder or _first_key(path) == key]
+    beside = folders_in(folder.parent)
+    parts = _of_same_series(folder, beside) if len(beside) <= MAX_PARTS else []
     return parts if len(parts) > 1 and _are_one_scan(parts) else []
 
 
@@ -91,10 +90,10 @@ def note_on_parts(instances: Collection[Instance]) -> tuple[str, ...]:
 
 def beside_with_slices_of(folder: Path) -> list[Path]:
     """The folders beside a folder with slices of its own that hold slices of the same series. [] for other paths."""
-    if not folder.is_dir() or (key := _first_key(folder)) is None:
+    if not folder.is_dir():
         return []
-    beside = folders_in(folder.absolute().parent)
-    return [path for path in beside[:MAX_PARTS] if path != folder.absolute() and _first_key(path) == key]
+    folder = folder.absolute()
+    return [path for path in _of_same_series(folder, folders_in(folder.parent)[:MAX_PARTS]) if path != folder]
 
 
 def lines_on_split_series(paths: Iterable[Path]) -> list[str]:
@@ -168,6 +167,12 @@ def _first_key(folder: Path) -> Key | None:
     except OSError:
         return None
     return None if first is None else _key(first)
+
+
+def _of_same_series(folder: Path, folders: Iterable[Path]) -> list[Path]:
+    """Those of some folders whose first image belongs to the same series as that of `folder`. [] if it has none."""
+    key = _first_key(folder)
+    return [] if key is None else [path for path in folders if path == folder or _first_key(path) == key]
 
 
 def _first_image(paths: Iterable[Path]) -> Instance | None:
