@@ -17,9 +17,10 @@ from collections.abc import Sequence
 from math import ceil
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt, find_objects
+from scipy.ndimage import distance_transform_edt
 
 from plans.geometry import Millimetres
+from textdiffseg.imaging.boxes import bounds
 from textdiffseg.temperature import SampledVoxels
 
 MAX_DISTANCE_MM = 5.0  # to the foreground
@@ -39,14 +40,16 @@ def near_foreground(labels: np.ndarray, spacing: Millimetres) -> np.ndarray:
     """
     near, foreground = np.zeros(labels.shape, dtype=bool), labels > 0
     margin = [ceil(MAX_DISTANCE_MM / step) for step in spacing]
-    for box in find_objects(foreground.view(np.int8)):  # one box, or none
-        d, *plane = (slice(max(0, axis.start - m), axis.stop + m) for axis, m in zip(box, margin, strict=True))
-        for first in range(d.start, min(d.stop, len(labels)), PLANES):  # a transform takes 50 bytes per voxel
-            last, start = min(first + PLANES, d.stop), max(0, first - margin[0])
-            known = foreground[start : last + margin[0], *plane]
-            if known.any():
-                close = distance_transform_edt(~known, sampling=spacing) <= MAX_DISTANCE_MM
-                near[first:last, *plane] = close[first - start : last - start]
+    box = bounds(foreground)
+    if box is None:
+        return near
+    d, *plane = (slice(max(0, axis.start - m), axis.stop + m) for axis, m in zip(box, margin, strict=True))
+    for first in range(d.start, min(d.stop, len(labels)), PLANES):  # a transform takes 50 bytes per voxel
+        last, start = min(first + PLANES, d.stop), max(0, first - margin[0])
+        known = foreground[start : last + margin[0], *plane]
+        if known.any():
+            close = distance_transform_edt(~known, sampling=spacing) <= MAX_DISTANCE_MM
+            near[first:last, *plane] = close[first - start : last - start]
     near &= labels >= 0
     return near
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from plans.geometry import Triple
-from textdiffseg.imaging.boxes import joint
-from textdiffseg.imaging.resample import Matrices, footprints_of, matrices_between, reading
+from textdiffseg.imaging.boxes import bounds, joint
+from textdiffseg.imaging.resample import Matrices, footprint_of, matrices_between, reading
 
 MAX_ROUNDING = 1e-3  # relative error of the sum of probabilities
 
@@ -52,7 +52,7 @@ def most_probable(probabilities: Classes, matrices: Matrices) -> np.ndarray:
     footprints = [
         (number, footprint)
         for number in range(1, len(probabilities))
-        for footprint in footprints_of(matrices, probabilities[number] >= least)
+        if (footprint := footprint_of(matrices, bounds(probabilities[number] >= least)))
     ]
     box = joint(footprint.target for _, footprint in footprints)
     if box is None:
@@ -74,7 +74,7 @@ def last_above_half(probabilities: Classes, matrices: Matrices) -> np.ndarray:
     """
     last = np.zeros(_shape_to(probabilities, matrices), dtype=np.int16)
     for number, probability in enumerate(probabilities, start=1):
-        for footprint in footprints_of(matrices, probability > 0.5):
+        if footprint := footprint_of(matrices, bounds(probability > 0.5)):
             last[footprint.target][footprint.interpolate(probability[footprint.source]) > 0.5] = number
     return last
 

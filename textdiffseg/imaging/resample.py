@@ -20,7 +20,7 @@ import numpy as np
 from scipy import ndimage
 
 from plans.geometry import Triple
-from textdiffseg.imaging.boxes import Box, joint
+from textdiffseg.imaging.boxes import Box, bounds, joint
 
 Matrices = Sequence[np.ndarray | None]  # one per axis; None if the axis keeps its size
 Products = Callable[[Matrices, np.ndarray, np.ndarray], np.ndarray]
@@ -112,8 +112,8 @@ def resample_labels(
     matrices = matrices_between(labels.shape, shape, order, order_along)
     result = np.zeros(shape, dtype=labels.dtype)
     boxes = [(number, box) for number, box in enumerate(ndimage.find_objects(labels), start=1) if box]
-    if labels.min(initial=0) < 0:
-        boxes += [(-1, box) for box in ndimage.find_objects((labels < 0).view(np.int8))]
+    if (ignored := bounds(labels < 0)) is not None:
+        boxes.append((-1, ignored))
     foreground = joint(box for _, box in boxes)
     if foreground is None:
         return result
@@ -198,15 +198,10 @@ class Footprint:
         return _apply(self.matrices, values.astype(np.float32))
 
 
-def footprints_of(matrices: Matrices, mask: np.ndarray) -> list[Footprint]:
-    """The footprint of a mask's (D, H, W) bounding box; an empty list for an empty mask or footprint."""
-    boxes = ndimage.find_objects(mask.view(np.int8))
-    footprints = [footprint_of(matrices, box) for box in boxes]
-    return [footprint for footprint in footprints if footprint is not None]
-
-
-def footprint_of(matrices: Matrices, box: Box) -> Footprint | None:
-    """The footprint of a box; None if no output voxel reads it."""
+def footprint_of(matrices: Matrices, box: Box | None) -> Footprint | None:
+    """The footprint of a box; None without a box, and if no output voxel reads it."""
+    if box is None:
+        return None
     target: list[slice] = []
     for matrix, axis in zip(matrices, box, strict=True):
         rows = axis if matrix is None else _extent(np.any(matrix[:, axis], axis=1))

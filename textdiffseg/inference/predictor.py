@@ -29,6 +29,7 @@ from textdiffseg.inference.room import DeviceRoom
 from textdiffseg.inference.tiling import Tiling, tile
 from textdiffseg.inference.uncertainty import disagreement
 from textdiffseg.inference.windows import (
+    FINITE_AT,
     Prediction,
     Slab,
     WindowGroup,
@@ -234,11 +235,15 @@ class Predictor:
         """A context with bfloat16 on a GPU that has it in hardware."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=gpu_has_bfloat16(self.device))
 
-    def _probabilities(self, logits: Tensor) -> Tensor:
-        """The probabilities (B, K, D, H, W) of logits, which it overwrites. Background is NaN if one is not finite."""
+    def _probabilities(self, logits: Tensor, mirrored: tuple[int, ...] = ()) -> Tensor:
+        """The probabilities (B, K, D, H, W) of logits, which it overwrites. It undoes the mirroring of axes.
+
+        `FINITE_AT` is NaN if a logit is not finite, as `SlabSums` reads this voxel.
+        """
         finite = logits.sum().isfinite()  # ten times faster than a test of each number
         p = self.readout.probabilities_in_place(logits)
-        p[:, 0].masked_fill_(~finite, torch.nan)  # `SlabSums` reports it
+        p = p.flip(mirrored) if mirrored else p
+        p[:, *FINITE_AT].masked_fill_(~finite, torch.nan)
         return p
 
     def _probabilities_of_fold(
@@ -258,8 +263,7 @@ class Predictor:
                 mirrored_queries = replace(queries, overview=overview)
                 samples = segmenter.logits(mirrored_patches, mirrored_queries, z_T, self.steps, w)
                 for s, logits in enumerate(samples):
-                    p = self._probabilities(logits)
-                    p = p.flip(dims) if dims else p
+                    p = self._probabilities(logits, dims)
                     if s == len(sums):
                         sums.append(p)
                     else:

@@ -24,6 +24,7 @@ from textdiffseg.readout import Readout
 from textdiffseg.resources import is_out_of_memory
 
 Of = TypeVar("Of")
+FINITE_AT = (0, 0, 0, 0)  # the class and voxel of a window's probabilities that tells whether its output is finite
 NOT_FINITE = (
     "the network's output is not finite here, so there is no segmentation. Check the intensities of this scan; if "
     "other scans fail too, copy the model's folds again or train them again."
@@ -73,7 +74,7 @@ def _maps(prediction: Prediction) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class WindowGroup:
-    """The predictions of a group of B windows. Where the network's output is not finite, background is NaN."""
+    """The predictions of a group of B windows. `FINITE_AT` is NaN where the network's output is not finite."""
 
     starts: tuple[Triple, ...]
     probabilities: Tensor  # (B, K, D, H, W)
@@ -136,8 +137,8 @@ class SlabSums:
 
     def add(self, windows: WindowGroup) -> Iterator[Slab]:
         """Add one group, and yield the slabs that are complete before it. `UserError` for output that is not finite."""
-        background = windows.probabilities[:, 0]
-        self.finite &= background.sum().isfinite().to(self.total.device)  # read later, so that the host does not wait
+        found = windows.probabilities[:, *FINITE_AT]
+        self.finite &= found.isfinite().all().to(self.total.device)  # read later, so that the host does not wait
         for b, start in enumerate(windows.starts):
             if start[0] > self.top:
                 yield from self._leave(start[0])

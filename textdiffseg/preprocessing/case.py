@@ -239,6 +239,8 @@ def _order_along(spacing: Millimetres, plan: Plan) -> dict[int, int]:
 
 
 def _uncrop(array: np.ndarray, transform: TransformRecord, outside: float) -> np.ndarray:
-    full = np.full(transform.canonical_shape, outside, dtype=array.dtype)
-    full[transform.box] = array
+    full = array
+    if array.shape != transform.canonical_shape:
+        full = np.full(transform.canonical_shape, outside, dtype=array.dtype)
+        full[transform.box] = array
     return np.ascontiguousarray(transform.orientation.undo(full))

@@ -166,11 +166,14 @@ def test_samples_of_labels_that_overlap_disagree(plan, make_model, bank):
         assert 1e-5 < part.max() < 2, "at most a bit a label"
 
 
+@pytest.mark.parametrize("axes", [(), (0, 2)])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_output_that_is_not_finite_ends_the_scan_instead_of_being_background(plan, make_model, bank, image, value):
+def test_output_that_is_not_finite_ends_the_scan_instead_of_being_background(
+    plan, make_model, bank, image, value, axes
+):
     """One weight is enough; softmax would make probabilities of an infinite logit."""
     model = make_model(plan)
-    predictor = Predictor([model], PredictionSettings())
+    predictor = Predictor([model], PredictionSettings(mirror_axes=axes))
     plain = predictor.segmenters[0].logits
 
     def spoiled(*rest):

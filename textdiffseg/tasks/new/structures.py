@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage
 
 from plans.errors import UserError, listed
 from plans.names import normalise
 from plans.raw.gaps import LabelGap
+from textdiffseg.imaging.boxes import bounds
 from textdiffseg.imaging.regrid import placed
 from textdiffseg.imaging.sources.dicom.drawings import StructureMask, masks_of
 from textdiffseg.imaging.sources.files import read_labels
@@ -79,9 +79,9 @@ def joined_masks(
     found, empty, notes = [], [], list[str]()
     for one in _masks(source, structures, geometry):
         notes += one.notes
-        box = ndimage.find_objects(one.mask.view(np.uint8))
-        if box:
-            found.append((one.value, box[0], one.mask[box[0]].copy()))
+        box = bounds(one.mask)
+        if box is not None:
+            found.append((one.value, box, one.mask[box].copy()))
         elif source.structure_files:
             empty.append(one.value)
     array = np.zeros(geometry.shape, np.int32)
