@@ -1,6 +1,6 @@
 """Does the text of a case decide what its image leaves open? One of two equal nodules is the metastasis.
 
-    python benchmarks/sentences.py [--minutes 12] [--seeds 0 1 2] [--root DIR]
+    python benchmarks/sentences.py [--minutes 12] [--training 60] [--seeds 0 1 2] [--root DIR]
 
 The text of a case names the metastasis, e.g. "The upper nodule is the metastasis.". Two models of preset default are
 trained for the same minutes on the same scans: one with the texts, one without. New phantoms are scored in four ways:
@@ -44,9 +44,8 @@ from textdiffseg.imaging.volume import Volume
 from textdiffseg.inference.model import Model
 from textdiffseg.inference.result import Result
 from textdiffseg.inference.segmenting import SegmentOptions
-from textdiffseg_cli.common import positive_float, run, whole_number
+from textdiffseg_cli.common import positive_float, positive_int, run, whole_number
 
-TRAINING = 60  # phantoms
 OWN, OTHER, NONE = "with its text", "with another case's text", "without its text"
 WITHOUT = "trained without texts"
 BARS = {"gain": 0.15, "shuffled": 0.0, "no_text": -0.01, "read": 0.02}
@@ -60,6 +59,7 @@ def main() -> int:
     parser = fold_parser(__doc__, cases=32)
     parser.add_argument("--minutes", type=positive_float, default=12.0, help="of training, for each model and seed")
     parser.add_argument("--seeds", type=whole_number, nargs="+", default=[0], metavar="N")
+    parser.add_argument("--training", type=positive_int, default=60, metavar="N", help="phantoms to train with")
     parser.add_argument("--alternatives", action="store_true", help="also score alternatives")
     return run(compare, parser.parse_args())
 
@@ -68,7 +68,7 @@ def compare(args: argparse.Namespace) -> None:
     """Print the figures and the verdicts."""
     with tempfile.TemporaryDirectory() as temporary:
         root = args.root or Path(temporary)
-        with_texts = write_nodules(root, TRAINING)
+        with_texts = write_nodules(root, args.training)
         without = link_data_set(read_dataset(with_texts), root / "raw" / f"{NAME}WithoutTexts", texts=False)
         scores: dict[str, dict[int, Scores]] = {way: {} for way in (OWN, OTHER, NONE, WITHOUT)}
         trainings: dict[str, dict[str, dict]] = {}
@@ -187,7 +187,8 @@ def report(
         way: {str(seed): label_means(found) for seed, found in of_seeds.items()} for way, of_seeds in scores.items()
     }
     return (
-        {"benchmark": "sentences", "dataset": NAME, "fold": args.fold, "minutes": args.minutes}
+        {"benchmark": "sentences", "dataset": NAME, "fold": args.fold}
+        | {"minutes": args.minutes, "training": args.training}
         | machine(args.device)
         | {"trainings": trainings, "ways": ways, "claims": claims}
         | ({"alternatives": judge_alternatives(drawn)} if args.alternatives else {})
