@@ -1,12 +1,14 @@
 """Sizes and lengths along the three axes of a scan, in the order (D, H, W) = (z, y, x)."""
 
 from collections.abc import Iterable
+from math import prod
 from typing import Annotated
 
 from pydantic import Field
 
 MAX_EDGE = 1 << 20  # voxels along an axis, far beyond any scan; a record with more is damaged
 MAX_STEP_MM = 1e6
+AXIS_NAMES = "DHW"
 _NOISE = 1e-5  # relative error of a size: files keep spacings in single precision, or with six digits
 Triple = tuple[int, int, int]
 """Three integers in the axis order (D, H, W) = (z, y, x), e.g. a shape in voxels."""
@@ -34,6 +36,12 @@ def millimetres(values: Iterable[float]) -> Millimetres:
     if len(three) != 3:
         raise ValueError(f"expected three lengths in mm (D, H, W), found {three}")
     return three
+
+
+def cumulative(strides: Iterable[Triple]) -> Triple:
+    """The product of the strides (D, H, W) of successive stages along each axis; (1, 1, 1) without stages."""
+    stages = tuple(strides)
+    return triple(prod(stride[axis] for stride in stages) for axis in range(3))
 
 
 def lengthened(size: Triple, axis: int, voxels: int) -> Triple:

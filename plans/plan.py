@@ -7,7 +7,7 @@ from typing import Final, Literal
 from pydantic import Field, model_validator
 
 from plans.choices import PeerNetwork, Preset, Resolution
-from plans.geometry import Shape, Spacing, Triple, triple
+from plans.geometry import Shape, Spacing, Triple, cumulative, triple
 from plans.network_plan import (
     MAX_BLOCKS,
     MAX_CHANNELS,
@@ -239,7 +239,7 @@ class Plan(Record):
 
     def stride_at(self, level: int) -> Triple:
         """The cumulative stride of stage `level` relative to the image, (D, H, W)."""
-        return triple(prod(stage.stride[axis] for stage in self.stages[: level + 1]) for axis in range(3))
+        return cumulative(stage.stride for stage in self.stages[: level + 1])
 
     @model_validator(mode="after")
     def _sensible(self) -> "Plan":

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from math import prod
 
-from plans.geometry import Triple, triple
+from plans.geometry import Triple, cumulative
 from plans.network_plan import NetworkPlan, OverviewPlan, Stage
 
-AXES = 3  # the place of a latent position, which the factors' network reads
+PLACE_CHANNELS = 3  # coordinates (D, H, W) of a latent position, which the factors' network reads
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class NetworkShape:
 
     def stride_at(self, stage: int) -> Triple:
         """The cumulative stride of a stage, in voxels (D, H, W)."""
-        return triple(prod(finer.stride[axis] for finer in self.stages[: stage + 1]) for axis in range(3))
+        return cumulative(finer.stride for finer in self.stages[: stage + 1])
 
     def _in_both_paths(self, stage: int) -> int:
         """How often a U-Net visits a stage: on the way down and up, but the coarsest stage only once."""
@@ -125,7 +125,7 @@ def factor_layers(net: NetworkShape) -> tuple[Convolution, ...]:
     if not (net.samples and net.n_factors):
         return ()
     level, k = net.latent_level, net.latent_channels
-    width_in = 2 * k + AXES + net.stages[level].width
+    width_in = 2 * k + PLACE_CHANNELS + net.stages[level].width
     return tuple(_latent_unet(level, net.denoiser_stages, width_in, net.n_factors * k, timed=False))
 
 

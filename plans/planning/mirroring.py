@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from plans.choices import Preset
+from plans.geometry import AXIS_NAMES
 from plans.plan import Decision, LabelPlan
 from plans.planning.recipes import RECIPES
 from plans.raw.directions import named_axes
@@ -12,7 +13,6 @@ from plans.raw.prompts import Prompts, names_sides
 
 Axis = Literal[0, 1, 2]
 AXES: tuple[Axis, ...] = (0, 1, 2)
-AXIS_NAMES = "DHW"
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def make_plan(
     facts, spacing_row = _facts_at_chosen_spacing(fingerprint, spacing, len(channels), labels, text, budget, preset)
     draft = _complete_draft(facts)
     low_resolution, why_low = plan_low_resolution(facts, draft)
-    draft = replace(draft, low_resolution=low_resolution, reasons={**draft.reasons, "low resolution": why_low})
+    draft = replace(draft, reasons={**draft.reasons, "low resolution": why_low})
     mirrored = mirroring_of(labels, prompts, texts, preset, mirroring)
     plan = Plan(
         preset=preset,
@@ -67,7 +67,7 @@ def make_plan(
         known_together=known_together,
         crop=rules.crop_of(channels),
         text=text,
-        low_resolution=draft.low_resolution,
+        low_resolution=low_resolution,
         mirror_axes=mirrored.axes,
         text_axes=mirrored.text_axes,
         **_network_fields(facts, draft, fingerprint, preset),

@@ -11,7 +11,7 @@ from math import ceil, log, prod
 import numpy as np
 
 from plans.fingerprint import Fingerprint
-from plans.geometry import Millimetres, Triple, millimetres, triple
+from plans.geometry import AXIS_NAMES, Millimetres, Triple, cumulative, millimetres, triple
 from plans.network_plan import OverviewPlan
 from plans.plan import ChannelPlan, Crop, Scheme
 
@@ -51,8 +51,7 @@ class Ladder:
 
     def total(self, level: int | None = None) -> Triple:
         """The cumulative stride of a stage, by default the coarsest, in voxels (D, H, W)."""
-        strides = self.strides if level is None else self.strides[: level + 1]
-        return triple(prod(stride[axis] for stride in strides) for axis in range(3))
+        return cumulative(self.strides if level is None else self.strides[: level + 1])
 
     def down_to(self, level: int) -> "Ladder":
         """The stages 0..level."""
@@ -88,7 +87,7 @@ def target_spacing(fingerprint: Fingerprint) -> tuple[Millimetres, str]:
     if target[coarse] > MAX_SPACING_RATIO * finer and size[coarse] * MAX_SPACING_RATIO < size[others].min():
         tenth = float(np.percentile(spacings[:, coarse], 10))
         reason += (
-            f"; axis {'DHW'[coarse]} is over {MAX_SPACING_RATIO:g} times coarser ({target[coarse]:.3g} against "
+            f"; axis {AXIS_NAMES[coarse]} is over {MAX_SPACING_RATIO:g} times coarser ({target[coarse]:.3g} against "
             f"{finer:.3g} mm) and shorter ({size[coarse]:.0f} voxels), so there the 10th percentile, {tenth:.3g} mm"
         )
         if tenth < finer:

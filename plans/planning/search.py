@@ -47,7 +47,6 @@ class Draft:
     patch: Triple
     network: NetworkShape
     batch: int = MIN_BATCH
-    low_resolution: LowResolutionPlan | None = None
     reasons: Mapping[str, str] = field(default_factory=dict)  # by row of the table of reasons
 
     def fits(self, budget: Budget) -> bool:

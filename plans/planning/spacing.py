@@ -11,7 +11,7 @@ from typing import Literal
 
 from plans.errors import UserError
 from plans.fingerprint import Fingerprint
-from plans.geometry import MAX_STEP_MM, Millimetres, Triple, millimetres
+from plans.geometry import AXIS_NAMES, MAX_STEP_MM, Millimetres, Triple, millimetres
 from plans.plan import Plan
 from plans.planning.rules import sizes_text, target_spacing
 
@@ -108,7 +108,7 @@ def _typical_mm(fingerprint: Fingerprint) -> float:
 
 def _limit(typical: float, full: Millimetres, candidate: Millimetres) -> str | None:
     """Why a candidate spacing is too coarse for a structure of `typical` mm; None: it is not."""
-    for name, old, new in zip("DHW", full, candidate, strict=True):
+    for name, old, new in zip(AXIS_NAMES, full, candidate, strict=True):
         needed = min(MIN_TYPICAL_VOXELS, (1 - MAX_LOSS) * typical / old)
         if new > old and typical / new < needed:
             return (

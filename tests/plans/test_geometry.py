@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from plans.geometry import lengthened, millimetres, resampled_shape, triple
+from plans.geometry import cumulative, lengthened, millimetres, resampled_shape, triple
 
 
 def test_three_values_become_a_tuple_in_their_order():
@@ -14,6 +14,11 @@ def test_three_values_become_a_tuple_in_their_order():
 def test_any_other_number_of_values_is_refused(make, values):
     with pytest.raises(ValueError, match=r"expected three .*\(D, H, W\), found \("):
         make(values)
+
+
+def test_strides_of_stages_multiply_along_each_axis():
+    assert cumulative([]) == (1, 1, 1)
+    assert cumulative(stride for stride in [(1, 1, 1), (1, 2, 2), (2, 2, 2)]) == (2, 4, 4)
 
 
 def test_one_axis_becomes_longer_or_shorter():

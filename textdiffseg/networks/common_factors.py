@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from plans.network_plan import NetworkPlan, Stage
-from plans.planning.layers import AXES
+from plans.planning.layers import PLACE_CHANNELS
 from textdiffseg.networks.label_latent import LatentPosterior
 from textdiffseg.networks.latent_unet import LatentUNet
 
@@ -38,7 +38,8 @@ class CommonFactors(nn.Module):
         """
         super().__init__()
         self.shape = n_factors, channels
-        self.unet = LatentUNet(stages, 2 * channels + AXES + width, n_factors * channels, network, timed=False)
+        width_in = 2 * channels + PLACE_CHANNELS + width
+        self.unet = LatentUNet(stages, width_in, n_factors * channels, network, timed=False)
         assert self.unet.out is not None, "expected a last projection"
         with torch.no_grad():
             for parameter in self.unet.out.parameters():
