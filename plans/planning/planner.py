@@ -18,6 +18,7 @@ from plans.planning.mirroring import mirroring_of
 from plans.planning.reasons import crop_reason, reasons_of, reasons_of_preset
 from plans.planning.recipes import RECIPES, VARIANTS
 from plans.planning.rules import sizes_text
+from plans.planning.scan_memory import case_ram_bytes, disk_bytes
 from plans.planning.search import Draft, Facts, choose_batch, plan_low_resolution, search
 from plans.planning.spacing import MIN_PATCH_SHARE, SPACING_ROW, WantedSpacing, choose_spacing
 from plans.raw.prompts import Prompts
@@ -231,7 +232,7 @@ def estimate_memory(
     cases = fingerprint.cases
     shapes = [case.shape_at(facts.spacing) for case in cases]
     ram = max(
-        memory.case_ram_bytes(facts.channels, facts.labels, patch, shape, case.shape)
+        case_ram_bytes(facts.channels, facts.labels, patch, shape, case.shape)
         for shape, case in zip(shapes, cases, strict=True)
     )
     return MemoryPlan(
@@ -239,5 +240,5 @@ def estimate_memory(
         training_gb=memory.training_bytes(network, patch, batch, facts.budget.device) / GB,
         prediction_gb=memory.prediction_bytes(network, patch, facts.budget.device) / GB,
         ram_gb=ram / GB,
-        disk_gb=memory.disk_bytes(facts.channels, tuple(shapes), tuple(case.shape for case in cases)) / GB,
+        disk_gb=disk_bytes(facts.channels, tuple(shapes), tuple(case.shape for case in cases)) / GB,
     )

@@ -14,6 +14,7 @@ from plans.planning.budget import RULES, Budget, planned_budget
 from plans.planning.layers import NetworkShape
 from plans.planning.memory import GB
 from plans.planning.rules import sizes_text
+from plans.planning.scan_memory import case_ram_bytes
 from plans.planning.search import MIN_BATCH, Draft
 
 
@@ -82,7 +83,7 @@ def with_host_memory(plan: Plan, shapes: Iterable[tuple[Triple, Triple]]) -> Pla
         shapes: of each case, in voxels (D, H, W): on the plan's grid and on the file's grid.
     """
     channels, labels = len(plan.channels), len(plan.labels)
-    bytes_of_cases = [memory.case_ram_bytes(channels, labels, plan.patch, *of_case) for of_case in shapes]
+    bytes_of_cases = [case_ram_bytes(channels, labels, plan.patch, *of_case) for of_case in shapes]
     estimate = {"ram_gb": max(bytes_of_cases) / GB} if bytes_of_cases else {}
     return plan.model_copy(update={"memory": plan.memory.model_copy(update=estimate)})
 

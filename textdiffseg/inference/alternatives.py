@@ -11,7 +11,7 @@ from torch import Tensor
 
 from plans.errors import UserError
 from plans.geometry import triple
-from plans.planning.memory import sums_bytes
+from plans.planning.scan_memory import sums_bytes
 from textdiffseg.arguments import is_whole
 from textdiffseg.folds.sampling import ALTERNATIVE_SAMPLES
 from textdiffseg.imaging.boxes import joint

@@ -13,17 +13,8 @@ import torch
 from plans.errors import UserError
 from plans.geometry import Triple, millimetres, resampled_shape, triple
 from plans.plan import Crop, Plan
-from plans.planning.memory import (
-    GB,
-    LIBRARIES_BYTES,
-    Device,
-    network_of,
-    parameters,
-    prediction_bytes,
-    ram_bytes,
-    reading_bytes,
-    sums_bytes,
-)
+from plans.planning.memory import GB, Device, network_of, parameters, prediction_bytes
+from plans.planning.scan_memory import LIBRARIES_BYTES, ram_bytes, reading_bytes, sums_bytes
 from textdiffseg.folds.sampling import ALTERNATIVE_SAMPLES, PredictionSettings
 from textdiffseg.imaging.volume import Geometry, orientation_of
 from textdiffseg.inference.alternatives import class_type, samples_at_once

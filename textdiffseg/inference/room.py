@@ -8,7 +8,8 @@ import torch
 
 from plans.geometry import Triple
 from plans.plan import Plan
-from plans.planning.memory import network_of, prediction_bytes, sums_bytes
+from plans.planning.memory import network_of, prediction_bytes
+from plans.planning.scan_memory import sums_bytes
 from textdiffseg.inference.windows import SlabSums, WindowInputs
 from textdiffseg.resources import free_on, is_out_of_memory
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from plans.errors import UserError
 from plans.geometry import Triple
-from plans.planning.memory import bytes_per_sum, slab_bytes
+from plans.planning.scan_memory import bytes_per_sum, slab_bytes
 from textdiffseg.inference.tiling import Tiling, importance
 from textdiffseg.overview import Overview, cell_offsets
 from textdiffseg.queries import Queries

@@ -300,24 +300,6 @@ def test_the_bytes_of_weights_by_hand(make_fingerprint):
     assert memory.weight_bytes(sampling) == 18 * memory.parameters(masks) + 8 * sampler
 
 
-def test_host_memory_grows_with_classes_and_voxels():
-    small = memory.ram_bytes(1, 2, (50, 50, 50), (100, 100, 100), (100, 100, 100))
-    assert memory.ram_bytes(1, 20, (50, 50, 50), (100, 100, 100), (100, 100, 100)) > small
-    longer = memory.ram_bytes(1, 2, (50, 50, 50), (200, 100, 100), (200, 100, 100))
-    assert longer - small <= 100**3 * (4 + 8), "image and mask; the sums hold one patch along D"
-
-
-def test_a_slab_leaves_the_sums_while_no_window_is_computed():
-    """Only the larger of the two counts."""
-
-    def need(windows):
-        return memory.ram_bytes(1, 40, (64, 160, 168), (275, 300, 300), (275, 300, 300), windows)
-
-    slab = 1.5 * memory.SLAB_BYTES
-    assert need(0.9 * slab) == need(0)
-    assert need(slab + 5e8) == need(0) + 5e8
-
-
 def test_a_plan_far_beyond_its_budget_is_refused_before_it_is_tried(make_fingerprint):
     plan = small_plan(make_fingerprint, (64, 64, 64), (1, 1, 1), "default", cpu_budget(2))
     refuse_beyond_budget(plan, "plan.json")

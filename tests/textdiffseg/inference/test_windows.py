@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from plans.errors import UserError
-from plans.planning import memory
+from plans.planning import scan_memory
 from textdiffseg.inference import windows
 from textdiffseg.inference.tiling import importance, tile
 from textdiffseg.inference.windows import SlabSums, WindowGroup, WindowInputs, joined
@@ -50,7 +50,7 @@ def mean(tiling, found):
 
 @pytest.mark.parametrize("planes", [1, 3, 1000])
 def test_slabs_are_the_weighted_mean_of_the_windows_of_each_plane_once(tiling, planes, monkeypatch):
-    monkeypatch.setattr(memory, "SLAB_BYTES", 4 * 3 * tiling.padded[1] * tiling.padded[2] * planes)
+    monkeypatch.setattr(scan_memory, "SLAB_BYTES", 4 * 3 * tiling.padded[1] * tiling.padded[2] * planes)
     found = predictions(tiling)
     slabs = slabs_of(tiling, found, uncertainty=True)
     depths = [slab.prediction.probabilities.shape[1] for slab in slabs]
@@ -64,7 +64,7 @@ def test_slabs_are_the_weighted_mean_of_the_windows_of_each_plane_once(tiling, p
 
 def test_large_sums_are_kept_in_float16_and_agree(tiling, monkeypatch):
     found = predictions(tiling)
-    monkeypatch.setattr(memory, "MAX_SUMS_BYTES", 100)
+    monkeypatch.setattr(scan_memory, "MAX_SUMS_BYTES", 100)
     assert SlabSums(inputs(tiling)).probabilities.dtype == torch.float16
     p = joined(slabs_of(tiling, found), tiling.shape).probabilities
     assert p.dtype == torch.float32

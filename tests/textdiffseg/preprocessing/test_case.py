@@ -13,7 +13,7 @@ from scipy import ndimage
 from plans.errors import UserError
 from plans.network_plan import LatentPlan, Stage
 from plans.plan import ChannelPlan, LabelPlan, MemoryPlan, Plan, TextPlan, TrainingPlan
-from plans.planning.memory import reading_bytes
+from plans.planning.scan_memory import reading_bytes
 from textdiffseg.imaging.forms import NiftiForms
 from textdiffseg.imaging.volume import Geometry, Volume
 from textdiffseg.preprocessing.case import (

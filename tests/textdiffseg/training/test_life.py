@@ -9,7 +9,8 @@ import torch
 
 from plans.errors import UserError
 from plans.layout import FoldFolder, PreprocessedFolder
-from plans.planning.memory import GB, case_ram_bytes
+from plans.planning.memory import GB
+from plans.planning.scan_memory import case_ram_bytes
 from textdiffseg.data.splits import Split
 from textdiffseg.data.store import list_cases, read_record
 from textdiffseg.files import write_atomically, write_record
