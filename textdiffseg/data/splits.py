@@ -60,10 +60,7 @@ class Splits(Record):
         return self.folds[int(name)]
 
 
-def make_splits(
-    case_ids: Sequence[str],
-    groups: Mapping[str, str | None] | None = None,
-) -> Splits:
+def make_splits(case_ids: Sequence[str], groups: Mapping[str, str | None] | None = None) -> Splits:
     """The folds of a data set. Cases of one group are never split between training and validation.
 
     Without groups this is nnU-Net's split (scikit-learn's shuffled KFold over the sorted ids), so results are
@@ -77,7 +74,7 @@ def make_splits(
     cases = tuple(sorted(case_ids))
     units = _units(cases, groups or {})
     count = min(FOLDS, len(units))
-    validation = _kfold(units, count, SEED) if len(units) == len(cases) else _balanced(units, count, SEED)
+    validation = _kfold(units, count) if len(units) == len(cases) else _balanced(units, count)
     folds = tuple(
         Split(train=tuple(case for case in cases if case not in held_out), validation=tuple(sorted(held_out)))
         for held_out in (validation if count > 1 else [])
@@ -188,16 +185,16 @@ def _units(cases: Sequence[str], groups: Mapping[str, str | None]) -> list[tuple
     return [tuple(unit) for unit in units.values()]
 
 
-def _kfold(units: list[tuple[str, ...]], count: int, seed: int) -> list[set[str]]:
-    """The validation cases of each fold, as by scikit-learn's KFold(count, shuffle=True, random_state=seed)."""
+def _kfold(units: list[tuple[str, ...]], count: int) -> list[set[str]]:
+    """The validation cases of each fold, as by scikit-learn's KFold(count, shuffle=True, random_state=SEED)."""
     order = np.arange(len(units))
-    np.random.RandomState(seed).shuffle(order)
+    np.random.RandomState(SEED).shuffle(order)
     return [{case for i in chunk for case in units[i]} for chunk in np.array_split(order, count)]
 
 
-def _balanced(units: list[tuple[str, ...]], count: int, seed: int) -> list[set[str]]:
+def _balanced(units: list[tuple[str, ...]], count: int) -> list[set[str]]:
     """The validation cases of each fold. Large groups come first, each into the fold with the fewest cases so far."""
-    order = np.random.default_rng(seed).permutation(len(units))
+    order = np.random.default_rng(SEED).permutation(len(units))
     validation: list[set[str]] = [set() for _ in range(count)]
     for i in sorted(order, key=lambda i: -len(units[i])):
         min(validation, key=len).update(units[i])

@@ -13,9 +13,9 @@ from textdiffseg.folds.position import refuse_other_plan
 from textdiffseg.text.bank import TextBank
 
 
-def check_together(folds: Sequence[FoldFolder], checkpoint: Checkpoint) -> None:
-    """Raise `UserError` if these folds of one model are not an ensemble."""
-    read_together([folds], {fold: plan_of_fold(fold) for fold in folds}, checkpoint)
+def check_together(folds: Sequence[FoldFolder]) -> None:
+    """Raise `UserError` if the best checkpoints of these folds of one model are not an ensemble."""
+    read_together([folds], {fold: plan_of_fold(fold) for fold in folds}, "best")
 
 
 def read_together(

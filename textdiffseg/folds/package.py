@@ -61,7 +61,7 @@ def export_model(
         progress: called while the file is written.
     """
     folds = chosen_folds(folder, names, "best")
-    check_together(folds, "best")
+    check_together(folds)
     if other := [fold.path for fold in folds if not FOLD_NAME.fullmatch(fold.path.name)]:
         raise UserError(f"{other[0]}: expected the name of a fold (fold_0, ..., fold_all). Rename the folder.")
     contents = {

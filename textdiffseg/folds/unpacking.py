@@ -98,7 +98,7 @@ def _refuse_unreadable(model: Path, manifest: Package, package: Path) -> None:
         raise UserError(f"{package} holds no trained model, or a fold without its weights. Export the model again.")
     try:
         chosen_folds(model, None, "best")
-        check_together(folds, "best")
+        check_together(folds)
         for fold in folds:
             if Plan.read(fold.plan).dataset != manifest.dataset:
                 raise UserError(f"{fold.plan} is not of {manifest.dataset}, as {MANIFEST} says. Do not use this file.")

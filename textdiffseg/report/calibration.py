@@ -73,7 +73,7 @@ def _curves(fits: Sequence[tuple[str, CalibrationFit]]) -> Html:
     """The curve from soft Dice to expected Dice of each fold, and the threshold of a check."""
     if not fits:
         return Html("")
-    drawn = new_figure(10, 3.2)
+    drawn = new_figure(3.2)
     axes = drawn.subplots()
     lines, names = [], []
     for position, (name, fit) in enumerate(fits):
@@ -98,7 +98,7 @@ def _coverage(fits: Sequence[tuple[str, CalibrationFit]]) -> Html:
         return Html("")
     found = [fit.widening for _, fit in fits if fit.widening]
     names = list(dict.fromkeys(name for one in found for name in one.coverage_after))
-    drawn = new_figure(10, 1 + ROW_INCHES * len(names))
+    drawn = new_figure(1 + ROW_INCHES * len(names))
     axes = drawn.subplots()
     sets = ([one.coverage_before for one in found], [one.coverage_after for one in found])
     handles = [_dots(axes, one, names, label_colour(position)) for position, one in enumerate(sets)]

@@ -52,7 +52,7 @@ def _verdict(found: Comparison, ours: str, other: str) -> Html:
 
 def _forest(rows: Mapping[str, Mapping[str, Difference]], ours: str, other: str) -> Html:
     """The differences of Dice with their intervals."""
-    drawn = new_figure(10, 1 + ROW_INCHES * len(rows))
+    drawn = new_figure(1 + ROW_INCHES * len(rows))
     axes = drawn.subplots()
     for row, scores in enumerate(rows.values()):
         one, colour = scores["dice"], label_colour(0 if row else 3)

@@ -45,7 +45,7 @@ def _notes(fingerprint: Fingerprint) -> Html:
 
 def _grids(fingerprint: Fingerprint, plan: Plan) -> Html:
     """Spacings, and sizes on the plan's grid, along each axis."""
-    drawn = new_figure(10, 2.6)
+    drawn = new_figure(2.6)
     left, right = drawn.subplots(1, 2)
     shapes = np.array([case.shape_at(plan.spacing) for case in fingerprint.cases], dtype=float)
     panels = (
@@ -68,7 +68,7 @@ def _grids(fingerprint: Fingerprint, plan: Plan) -> Html:
 
 
 def _intensities(fingerprint: Fingerprint, plan: Plan) -> Html:
-    drawn = new_figure(10, 2.6)
+    drawn = new_figure(2.6)
     panels = drawn.subplots(1, len(plan.channels), squeeze=False)[0]
     for number, (axes, channel) in enumerate(zip(panels, plan.channels, strict=True)):
         values = fingerprint.intensities(number)
@@ -108,7 +108,7 @@ def _by_label(cases: Sequence[CaseFingerprint], plan: Plan, field: str) -> list[
 
 def _volumes(cases: Sequence[CaseFingerprint], plan: Plan) -> Html:
     names, volumes = [label.name for label in plan.labels], _by_label(cases, plan, "volume_mm3")
-    drawn = new_figure(10, 1 + ROW_INCHES * len(names))
+    drawn = new_figure(1 + ROW_INCHES * len(names))
     axes = drawn.subplots()
     for row, one in enumerate(volumes):
         draw_boxes(axes, [row], [one / 1000], label_colour(row), 0.8)

@@ -39,7 +39,7 @@ def training_section(presets: Sequence[PresetResults]) -> Section | None:
     logged = [(preset, folds) for preset, folds in logged if folds]
     if not logged:
         return None
-    drawn = new_figure(10, 3.4)
+    drawn = new_figure(3.4)
     left, right = drawn.subplots(1, 2)
     lines = [_dice_lines(left, folds, number) for number, (_, folds) in enumerate(logged)]
     add_legend(left, lines, [shorten(preset.name) for preset, _ in logged], fontsize="small", loc="lower right")

@@ -15,27 +15,29 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+WIDTH_INCHES = 10
 ROW_INCHES = 0.34  # of one label in a plot with names at its left
 MIN_LOG_RATIO = 20  # of the largest to the smallest value
+PNG_DPI = 110
 _TYPES = {"svg": "image/svg+xml", "png": "image/png"}
 
 
-def image(figure: "Figure", description: str, kind: Literal["svg", "png"] = "svg", dpi: float = 110) -> Html:
+def image(figure: "Figure", description: str, kind: Literal["svg", "png"] = "svg") -> Html:
     """An image element with the figure. `description` is for readers who cannot see it."""
     from matplotlib import rc_context
 
-    picture, options = BytesIO(), {"metadata": {"Date": None}} if kind == "svg" else {"dpi": dpi}
+    picture, options = BytesIO(), {"metadata": {"Date": None}} if kind == "svg" else {"dpi": PNG_DPI}
     with rc_context({"svg.hashsalt": "textdiffseg"}):  # the same figure gives the same file
         figure.savefig(picture, format=kind, facecolor=figure.get_facecolor(), **options)
     data = b64encode(picture.getvalue()).decode()
     return Html(f'<img alt="{escape(description)}" src="data:{_TYPES[kind]};base64,{data}">')
 
 
-def new_figure(width: float, height: float) -> "Figure":
-    """An empty figure on white, in inches."""
+def new_figure(height: float) -> "Figure":
+    """An empty figure on white, `height` inches high and as wide as the page."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), facecolor="white", layout="constrained")
+    return Figure(figsize=(WIDTH_INCHES, height), facecolor="white", layout="constrained")
 
 
 def tidy(axes: "Axes", grid: Literal["x", "y", "both"] = "both") -> None:

@@ -33,7 +33,7 @@ def of_label(cases: Sequence[CaseScores], name: str) -> list[LabelScores]:
 def box_plots(sets: Mapping[str, Sequence[CaseScores]]) -> Html:
     """Box plots of Dice, NSD and HD95 for each label; one colour per set of cases."""
     names = labels_of(next(iter(sets.values())))
-    drawn = new_figure(10, 1.2 + (ROW_INCHES + 0.14 * (len(sets) - 1)) * len(names))
+    drawn = new_figure(1.2 + (ROW_INCHES + 0.14 * (len(sets) - 1)) * len(names))
     panels = drawn.subplots(1, len(SCORES), sharey=True)
     size = 0.85 / len(sets)
     for axes, (field, title) in zip(panels, SCORES.items(), strict=True):
@@ -109,7 +109,7 @@ def volumes(cases: Sequence[CaseScores], names: Sequence[str]) -> Html:
     found = [(position, name) for position, name in enumerate(pairs) if len(pairs[name])]
     if not found:
         return Html("")
-    drawn = new_figure(10, 4.2)
+    drawn = new_figure(4.2)
     axes = drawn.subplots()
     everything = np.concatenate([pairs[name] for _, name in found])
     edges = (everything.min(), everything.max())

@@ -105,7 +105,7 @@ def _plot(scans: Sequence[SegmentedScan], names: Sequence[str]) -> Html:
                 interval = (volume.low_ml, volume.high_ml)
             found[volume.label].append((place, volume.volume_ml, *interval))
     rows = -(-len(names) // COLUMNS)
-    drawn = new_figure(10, 2.1 * rows + 0.3)
+    drawn = new_figure(2.1 * rows + 0.3)
     panels = drawn.subplots(rows, COLUMNS, squeeze=False).ravel()
     for position, (axes, name) in enumerate(zip(panels, names, strict=False)):
         colour = label_colour(position)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from plans.choices import Preset, Resolution
 from plans.errors import UserError, listed
-from plans.layout import FOLD, FoldFolder, model_folder
+from plans.layout import ALL, CHECKPOINTS, FOLD, FoldFolder, model_folder
 from plans.plan import Plan
 from textdiffseg.arguments import path_of, several
 from textdiffseg.files import hash_each, temporary_folder
@@ -74,7 +74,7 @@ def finalize(
     _refuse_existing(targets)
     together = [*own.values(), *new]
     refuse_strange_checkpoints(together)
-    check_together([fold for fold in together if not why_unfinished(fold)], "best")
+    check_together([fold for fold in together if not why_unfinished(fold)])
     _refuse_shared_cases(together)
     _report_nameless(together, report)
     for fold, target in zip(new, targets, strict=True):
@@ -136,14 +136,14 @@ def _refuse_existing(targets: Sequence[FoldFolder]) -> None:
 
 
 def _weights(fold: FoldFolder) -> str:
-    return hash_each([path for which in ("best", "latest") if (path := fold.checkpoint(which)).is_file()])
+    return hash_each([path for which in CHECKPOINTS if (path := fold.checkpoint(which)).is_file()])
 
 
 def _refuse_shared_cases(folds: Sequence[FoldFolder]) -> None:
     """Raise `UserError` if two folds have a validation case in common: they belong to different divisions."""
     owners: dict[str, FoldFolder] = {}
     for fold in folds:
-        if fold.name == "all" or not fold.cases.is_file():
+        if fold.name == ALL or not fold.cases.is_file():
             continue
         for case in FoldCases.read(fold.cases).validation:
             other = owners.setdefault(case, fold)
@@ -155,7 +155,7 @@ def _refuse_shared_cases(folds: Sequence[FoldFolder]) -> None:
 
 
 def _report_nameless(folds: Sequence[FoldFolder], report: Report) -> None:
-    if nameless := [fold.name for fold in folds if fold.name != "all" and not fold.cases.is_file()]:
+    if nameless := [fold.name for fold in folds if fold.name != ALL and not fold.cases.is_file()]:
         report(f"Fold {listed(nameless)} has no list of its cases, so its validation cases were not compared.")
 
 
