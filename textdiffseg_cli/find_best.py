@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from plans.commands import predict_best_command
+from textdiffseg.resources import DEVICES
 from textdiffseg_cli.common import add_root, command, console, print_lines, run
 from textdiffseg_cli.output import add_output, print_json
 
@@ -31,9 +32,7 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_false",
         help="do not average pairs of models; they are predicted on the validation cases, which takes time",
     )
-    parser.add_argument(
-        "--device", choices=("cpu", "cuda"), help="where to predict pairs (default: cuda if there is a GPU)"
-    )
+    parser.add_argument("--device", choices=DEVICES, help="where to predict pairs (default: cuda if there is a GPU)")
     add_output(parser)
     return parser
 

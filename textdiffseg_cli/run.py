@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from plans.choices import PRESETS, TRACKERS
 from plans.commands import command_line, predict_command
+from textdiffseg.resources import DEVICES
 from textdiffseg_cli.common import add_root, command, console, positive_float, print_lines, run
 from textdiffseg_cli.output import add_output, print_json
 
@@ -41,7 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--preset", choices=PRESETS, default="default", metavar="NAME", help="model to train (default: default)"
     )
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="where to train (default: cuda if there is a GPU)")
+    parser.add_argument("--device", choices=DEVICES, help="where to train (default: cuda if there is a GPU)")
     parser.add_argument(
         "--track", choices=TRACKERS, help="also write the training curves for TensorBoard, into the folder of each fold"
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from plans.choices import PRESETS, RESOLUTIONS, TRACKERS
 from plans.commands import predict_command
+from textdiffseg.resources import DEVICES
 from textdiffseg_cli.common import (
     add_root,
     command,
@@ -102,7 +103,7 @@ def _add_length(parser: argparse.ArgumentParser) -> None:
 
 def _add_resources(parser: argparse.ArgumentParser) -> None:
     """Add the options for the device, the processes and the random numbers."""
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="where to train (default: cuda if there is a GPU)")
+    parser.add_argument("--device", choices=DEVICES, help="where to train (default: cuda if there is a GPU)")
     parser.add_argument(
         "--workers",
         type=whole_number,

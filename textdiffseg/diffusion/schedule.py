@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from plans.network_plan import DiffusionPlan
 from plans.plan import Plan
 from textdiffseg.diffusion.noise import smooth_noise, white_noise
 
@@ -90,7 +89,7 @@ class CosineSchedule(Schedule):
     Raises `ValueError` if `timesteps` (T) is below 1. The table is float32, also under autocast.
     """
 
-    def __init__(self, timesteps: int = 1000, device: torch.device | str = "cpu"):
+    def __init__(self, timesteps: int, device: torch.device | str = "cpu"):
         if timesteps < 1:
             raise ValueError(f"timesteps must be at least 1, found {timesteps}")
         t = torch.linspace(0, 1, timesteps + 1, dtype=torch.float64)
@@ -126,9 +125,6 @@ def schedule_of(plan: Plan, device: torch.device | str = "cpu") -> Schedule | No
     """The schedule of a plan, for latents on `device`; None if it has no diffusion."""
     if plan.paper:
         return CosineSchedule(plan.paper.timesteps, device)
-    return log_snr_schedule(plan.diffusion) if plan.diffusion else None
-
-
-def log_snr_schedule(diffusion: DiffusionPlan) -> LogSnrSchedule:
-    """The schedule of preset `default`."""
-    return LogSnrSchedule(diffusion.min_log_snr, diffusion.max_log_snr)
+    if plan.diffusion:
+        return LogSnrSchedule(plan.diffusion.min_log_snr, plan.diffusion.max_log_snr)
+    return None

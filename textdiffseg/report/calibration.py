@@ -37,12 +37,12 @@ def _in_words(fits: Sequence[tuple[str, CalibrationFit]]) -> str:
     """What the calibration is worth, for a reader of reports on new scans."""
     held = [share for _, fit in fits if fit.widening for share in fit.widening.coverage_after.values()]
     errors = [fit.expected_dice.error for _, fit in fits if fit.expected_dice]
-    told = ["How far the estimates for new scans can be trusted, by the validation cases."]
+    sentences = ["How far the estimates for new scans can be trusted, by the validation cases."]
     if errors:
-        told.append(f"The expected Dice was off by {np.mean(errors):.2f} on average.")
+        sentences.append(f"The expected Dice was off by {np.mean(errors):.2f} on average.")
     if held:
-        told.append(f"The 90% intervals of volumes held the true volume in {np.mean(held):.0%} of the cases.")
-    return " ".join(told)
+        sentences.append(f"The 90% intervals of volumes held the true volume in {np.mean(held):.0%} of the cases.")
+    return " ".join(sentences)
 
 
 def _setting(fit: CalibrationFit) -> str:

@@ -11,7 +11,7 @@ from plans.file_names import picture_file, split_ending
 from plans.layout import RawFolder
 from plans.planning.rules import scheme_of
 from plans.raw.header import IGNORE
-from textdiffseg.extras import REPORT, require
+from textdiffseg.extras import require
 from textdiffseg.imaging.kinds import CT, kind_of
 from textdiffseg.imaging.sources.files import read_labels, read_volume
 from textdiffseg.tasks.new.cases import TakenCase
@@ -62,7 +62,7 @@ def draw_first_cases(
 ) -> tuple[tuple[Path, ...], tuple[str, ...]]:
     """The pictures of a few cases with their labels, and notes on pictures that cannot be drawn."""
     try:
-        require("report", "Pictures of the masks", *REPORT[1:])
+        require("report", "Pictures of the masks", "matplotlib")
     except UserError as error:
         return (), error.lines
     from textdiffseg.imaging.planes import draw_planes
