@@ -12,6 +12,7 @@ from plans.errors import listed
 from plans.geometry import Millimetres, Shape, Spacing, Triple, resampled_shape, triple
 from plans.records import Record
 
+THICKNESS_PERCENTILE = 10  # over cases; a single thin or cut structure does not decide
 LABELS_OUTSIDE_CROP = (
     "Labels lie outside the part of the scan that is kept: the body in CT, else the voxels that are not 0. So the crop "
     "was extended to them. A prediction has no labels and may miss such parts. Check these labels."
@@ -97,10 +98,10 @@ class Fingerprint(Record):
         samples = [case.intensities[channel] for case in self.cases if case.intensities]
         return np.concatenate([np.asarray(sample, dtype=float) for sample in samples]) if samples else np.array([])
 
-    def thickness_mm(self, percentile: float) -> dict[int, float]:
-        """A percentile over cases of each label's thickness in mm. Labels without voxels are left out."""
+    def thickness_mm(self) -> dict[int, float]:
+        """The 10th percentile over cases of each label's thickness in mm. Labels without voxels are left out."""
         by_label: dict[int, list[float]] = {}
         for case in self.cases:
             for label in case.labels:
                 by_label.setdefault(label.label, []).append(label.thickness_mm)
-        return {label: float(np.percentile(values, percentile)) for label, values in sorted(by_label.items())}
+        return {label: float(np.percentile(values, THICKNESS_PERCENTILE)) for label, values in sorted(by_label.items())}

@@ -159,7 +159,7 @@ def _facts_at(
     """The facts of preset `default` at a spacing."""
     return Facts(
         cases=len(fingerprint.cases),
-        thickness={labels[number - 1].name: mm for number, mm in fingerprint.thickness_mm(10).items()},
+        thickness={labels[number - 1].name: mm for number, mm in fingerprint.thickness_mm().items()},
         spacing=spacing,
         median_shape=fingerprint.median_shape_at(spacing),
         channels=channels,

@@ -4,9 +4,10 @@ A rule that nnU-Net has is nnU-Net's (Isensee et al., Nature Methods 2021; the p
 is (D, H, W) = (z, y, x). Spacings are in mm, sizes in voxels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, log, prod
+from typing import TypeVar
 
 import numpy as np
 
@@ -40,6 +41,7 @@ SCHEMES: dict[str, Scheme] = {
     "rescale_to_0_1": "rescale_to_0_1",
     "rgb_to_0_1": "rescale_to_0_1",
 }
+Label = TypeVar("Label", str, int)
 
 
 @dataclass(frozen=True)
@@ -200,6 +202,12 @@ def pad_to(size: Triple, stride: Triple) -> Triple:
     return triple(ceil(edge / step) * step for edge, step in zip(size, stride, strict=True))
 
 
+def median_label(thickness: Mapping[Label, float]) -> Label | None:
+    """The label of median thickness, of two the thinner one: the typical structure. None without labels."""
+    ordered = sorted(thickness, key=lambda label: thickness[label])
+    return ordered[(len(ordered) - 1) // 2] if ordered else None
+
+
 def fusion_level(thickness: dict[str, float], spacing: Millimetres, steps: Ladder) -> tuple[int, str]:
     """The stage where the words meet the image, and the reason: stride 4, or the coarsest grid that suits the labels.
 
@@ -211,7 +219,7 @@ def fusion_level(thickness: dict[str, float], spacing: Millimetres, steps: Ladde
         spacing: of the plan, in mm.
         steps: strides of the stages.
     """
-    name = sorted(thickness, key=lambda label: thickness[label])[(len(thickness) - 1) // 2] if thickness else None
+    name = median_label(thickness)
     typical = thickness[name] if name else float("inf")
     level, stop = 1, "the patch has no coarser one"
     for candidate in range(2, len(steps.strides)):

@@ -13,7 +13,7 @@ from plans.errors import UserError
 from plans.fingerprint import Fingerprint
 from plans.geometry import AXIS_NAMES, MAX_STEP_MM, Millimetres, Triple, millimetres
 from plans.plan import Plan
-from plans.planning.rules import sizes_text, target_spacing
+from plans.planning.rules import median_label, sizes_text, target_spacing
 
 STEP = 1.03  # nnU-Net: of its low-resolution plan
 MIN_PATCH_SHARE = 0.25  # nnU-Net: a patch that covers less of the median case sees too little
@@ -102,8 +102,9 @@ def _coarsened(fingerprint: Fingerprint, full: Millimetres, reason: str, patch_a
 
 def _typical_mm(fingerprint: Fingerprint) -> float:
     """The median thickness over labels, in mm. Without labels: infinite."""
-    thickness = sorted(fingerprint.thickness_mm(10).values())
-    return thickness[(len(thickness) - 1) // 2] if thickness else float("inf")
+    thickness = fingerprint.thickness_mm()
+    label = median_label(thickness)
+    return float("inf") if label is None else thickness[label]
 
 
 def _limit(typical: float, full: Millimetres, candidate: Millimetres) -> str | None:

@@ -48,4 +48,4 @@ def test_both_sides_plan_from_the_same_measurements(planning):
         fingerprint = planning.fingerprint_of(dataset)
         assert tuple(case.shape for case in fingerprint.cases) == dataset.shapes
         assert tuple(case.spacing for case in fingerprint.cases) == dataset.spacings
-        assert len(fingerprint.thickness_mm(10)) == dataset.labels
+        assert len(fingerprint.thickness_mm()) == dataset.labels

@@ -147,6 +147,12 @@ def test_ladder_keeps_its_invariants(spacing: Millimetres, size: Triple):
     )
 
 
+def test_the_typical_structure_has_the_median_thickness_of_two_the_thinner_one():
+    assert rules.median_label({"vein": 0.5, "liver": 50.0, "kidney": 3.0}) == "kidney"
+    assert rules.median_label({2: 3.0, 1: 50.0}) == 2
+    assert rules.median_label({}) is None
+
+
 @pytest.mark.parametrize(
     ("thickness", "stride"),
     [
@@ -222,7 +228,7 @@ def test_thickness_of_a_label_is_robust(make_fingerprint):
     cases = make_fingerprint((50, 50, 50), (1, 1, 1), cases=10, thickness=(10.0,)).cases
     thin = cases[0].model_copy(update={"labels": (cases[0].labels[0].model_copy(update={"thickness_mm": 1.0}),)})
     fingerprint = make_fingerprint((50, 50, 50), (1, 1, 1)).model_copy(update={"cases": (thin, *cases[1:], *cases)})
-    assert fingerprint.thickness_mm(10) == {1: 10.0}  # one outlier of twenty
+    assert fingerprint.thickness_mm() == {1: 10.0}  # one outlier of twenty
 
 
 def test_attention_only_on_small_grids():

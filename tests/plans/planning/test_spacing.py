@@ -59,7 +59,7 @@ def check_laws(fingerprint, plan: Plan) -> None:
     full, _ = target_spacing(fingerprint)
     why, covered = reason_of(plan), share_of(plan.patch, plan.median_shape)
     assert all(new >= old for new, old in zip(plan.spacing, full, strict=True))
-    thickness = sorted(fingerprint.thickness_mm(10).values())
+    thickness = sorted(fingerprint.thickness_mm().values())
     typical = thickness[(len(thickness) - 1) // 2] if thickness else inf
     needed = [min(3, 0.75 * typical / old) for old in full]
     grown = [axis for axis in range(3) if plan.spacing[axis] > full[axis]]
