@@ -1,5 +1,7 @@
 """`Peer`: a network for comparison, with one output channel per label."""
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -35,14 +37,19 @@ class Peer(nn.Module):
 
     def padded(self, patch: Tensor) -> Tensor:
         """patch (B, C, D, H, W), with zeros at its ends up to the size that the network accepts."""
-        pairs = reversed(list(zip(patch.shape[2:], self.size, strict=True)))
-        extra = [zeros for edge, full in pairs for zeros in (0, full - edge)]
-        return F.pad(patch, extra) if any(extra) else patch
+        return padded_to(patch, self.size)
 
     def cropped(self, padded: Tensor) -> Tensor:
         """The part (B, C, D, H, W) of `padded` that belongs to the plan's patch."""
         depth, height, width = self.plan.patch
         return padded[:, :, :depth, :height, :width]
+
+
+def padded_to(x: Tensor, size: Sequence[int]) -> Tensor:
+    """x (B, C, d, h, w), with zeros at its ends up to the size (D, H, W)."""
+    pairs = reversed(list(zip(x.shape[2:], size, strict=True)))  # F.pad takes the last axis first
+    extra = [zeros for edge, full in pairs for zeros in (0, full - edge)]
+    return F.pad(x, extra) if any(extra) else x
 
 
 def two_positions(patch: Triple, stride: Triple) -> Triple:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from plans.geometry import Triple, triple
 from plans.plan import Plan
 from plans.planning.rules import ladder
-from textdiffseg.networks.peers.peer import Peer, two_positions
+from textdiffseg.networks.peers.peer import Peer, padded_to, two_positions
 
 FEATURES = 4  # channels at full resolution per 8 of the plan's first stage; published: 16 for 32
 BLOCKS = 3  # of each stage
@@ -105,9 +105,8 @@ class DownSampling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, C, D, H, W) -> (B, width, ceil(D / stride), ...)."""
-        pairs = reversed(list(zip(x.shape[2:], self.stride, strict=True)))
-        extra = [zeros for edge, step in pairs for zeros in (0, -edge % step)]
-        return self.norm(self.convolution(F.pad(x, extra) if any(extra) else x))
+        size = [edge + -edge % step for edge, step in zip(x.shape[2:], self.stride, strict=True)]
+        return self.norm(self.convolution(padded_to(x, size)))
 
 
 class UpSampling(nn.Module):
