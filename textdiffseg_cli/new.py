@@ -24,7 +24,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = command(
         "tds_new",
         "Make a data set from a folder of scans and a folder of masks. Scans and masks are paired by their names. The "
-        "data set holds links to your files; only DICOM is converted.",
+        "data set holds links to your files. DICOM, and .nhdr and .mhd files, are converted.",
         """
         tds_new scans masks
         tds_new scans masks --name Abdomen --labels liver=1 spleen=2

@@ -57,7 +57,9 @@ def new_dataset(
     progress: OnProgress = silent,
     cancel: Cancel = never,
 ) -> NewDataset:
-    """The data set of scans and masks, in nnU-Net's format. It holds links to the files; DICOM is converted.
+    """The data set of scans and masks, in nnU-Net's format. It holds links to the files.
+
+    DICOM, and headers of NRRD and MetaImage whose voxels lie in another file, are converted to NIfTI.
 
     Args:
         images: a folder of scans, or a CSV file with the columns case, image and mask.
