@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Colour = tuple[float, float, float]
 """Red, green and blue in 0..1."""
+FONT = "DejaVu Sans"  # matplotlib's own
 MAX_NAME_CHARACTERS = 40  # a longer name is cut in its middle
 UNKNOWN = "?"  # replaces a character that no installed font has
 
@@ -42,7 +43,7 @@ def write_plainly(text: "Text", content: str) -> None:
     """Show `content` literally, with `$`, `_` and `\\`. A character that no font has becomes `?`."""
     text.set_parse_math(False)
     text.set_usetex(False)
-    families = ["DejaVu Sans"]
+    families = [FONT]
     for character in dict.fromkeys(content):
         family = _family_with(character)
         if family is None:
@@ -58,12 +59,10 @@ def _family_with(character: str) -> str | None:
     """A font with the character: matplotlib's own, else one of the machine; None if no font has it."""
     from matplotlib import font_manager, get_data_path
 
-    if _has(font_manager.findfont("DejaVu Sans"), character):
-        return "DejaVu Sans"
-    matplotlib_fonts = (
-        get_data_path()
-    )  # matplotlib's other fonts are for mathematics; one has a box for every character
-    fonts = (font for font in font_manager.fontManager.ttflist if not font.fname.startswith(matplotlib_fonts))
+    if _has(font_manager.findfont(FONT), character):
+        return FONT
+    own = get_data_path()  # its other fonts are for mathematics; one has a box for every character
+    fonts = (font for font in font_manager.fontManager.ttflist if not font.fname.startswith(own))
     return next((font.name for font in fonts if font.style == "normal" and _has(font.fname, character)), None)
 
 

@@ -36,10 +36,8 @@ _FILE = TensorFile(
 def write_bank(path: Path, space: str, words: Words, vectors: Sequence[PhraseVectors]) -> None:
     """Write a bank whose space has the hash `space`. `vectors` are in file order: all phrasings, then the scan."""
     header = BankHeader(space=space, words=words, lengths=tuple(len(phrase.tokens) for phrase in vectors))
-    tokens, pooled = (
-        torch.cat([phrase.tokens for phrase in vectors]),
-        torch.stack([phrase.pooled for phrase in vectors]),
-    )
+    tokens = torch.cat([phrase.tokens for phrase in vectors])
+    pooled = torch.stack([phrase.pooled for phrase in vectors])
     _FILE.write(path, header, {"tokens": tokens, "pooled": pooled})
 
 

@@ -23,9 +23,8 @@ from textdiffseg.files import hash_parts
 from textdiffseg.text.encoder import PhraseVectors
 from textdiffseg.text.storage import TensorFile
 
-MIN_STD_RATIO = (
-    0.5  # to the mean standard deviation; otherwise a new phrase could be very large in a constant dimension
-)
+# Of a standard deviation to the mean one. Otherwise a new phrase could be very large in a constant dimension.
+MIN_STD_RATIO = 0.5
 RIDGE = 0.3  # assumed variance within a label in every direction; all phrases together have variance 1
 MIN_SINGULAR_RATIO = 1e-9  # to the largest singular value; smaller ones are rounding, if labels share phrases
 MAX_ROUNDING = 1e-3  # between two machines; standardised vectors are about 1 per dimension

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from plans.errors import UserError
 from plans.file_names import NIFTI, VOXEL_ENDINGS, channel_file, split_ending
 from plans.layout import RawFolder
@@ -75,8 +73,7 @@ def take_case(source: CaseSource, raw: RawFolder, structures: Mapping[str, int],
         write_labels(label, array, geometry)
     else:
         label = _take(source.mask, raw.labels("Tr") / source.case, None)
-    voxel_ml = abs(float(np.linalg.det(geometry.affine[:3, :3]))) / 1000
-    millilitres = {value: count * voxel_ml for value, count in counts.items()}
+    millilitres = {value: count * geometry.voxel_ml for value, count in counts.items()}
     return TakenCase(source.case, tuple(images), label, millilitres, notes)
 
 
