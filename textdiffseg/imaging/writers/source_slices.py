@@ -1,8 +1,4 @@
-"""The slices of a DICOM scan, to which DICOM outputs refer, and label maps on these slices.
-
-Pixel (r, c) of a slice lies at r u_r + c u_c + o in LPS: u_r is the step to the next row, u_c the step to the next
-column, o the position of the first pixel (PS3.3, C.7.6.2.1.1).
-"""
+"""The slices of a DICOM scan, to which DICOM outputs refer, and label maps on these slices."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +12,7 @@ from pydicom.valuerep import DA, TM
 from plans.errors import UserError
 from plans.layout import Conversion
 from textdiffseg.imaging.sources.dicom.files import DicomSource
+from textdiffseg.imaging.sources.dicom.stack import plane_affine
 from textdiffseg.imaging.sources.streams import zip_faults_as_damage
 from textdiffseg.imaging.volume import Geometry
 
@@ -143,19 +140,9 @@ def _slice_of_frame(header: Dataset, frame: int) -> Slice:
 
 
 def _plane(place: Place) -> np.ndarray:
-    along_row, along_column = np.array(place.orientation.ImageOrientationPatient, dtype=float).reshape(2, 3)
-    between_rows, between_columns = (float(value) for value in place.measures.PixelSpacing)
-    plane = np.zeros((4, 3))
-    plane[:3] = np.stack(
-        [
-            along_column * between_rows,
-            along_row * between_columns,
-            np.array(place.position.ImagePositionPatient, dtype=float),
-        ],
-        axis=1,
+    return plane_affine(
+        place.orientation.ImageOrientationPatient, place.measures.PixelSpacing, place.position.ImagePositionPatient
     )
-    plane[3, 2] = 1
-    return plane
 
 
 def _sample(labels: np.ndarray, index: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -17,6 +17,7 @@ PIXEL_DATA = (0x7FE00008, 0x7FE00009, 0x7FE00010)  # in single precision, in dou
 UNDEFINED = 0xFFFFFFFF  # length of an element that ends with a delimiter
 _MEDIA_CLASS, _SYNTAX = 0x00020002, 0x00020010
 CLASS = 0x00080016
+PREAMBLE_BYTES = 132  # 128 of any value, then DICM
 # The usual first elements of files without a preamble, of group 2 or 8.
 _FIRST = {bytes((2, 0, number, 0)) for number in (0, 1, 2, 16)} | {bytes((8, 0, number, 0)) for number in (0, 5, 8, 22)}
 _DELIMITERS = 0xFFFE  # group
@@ -59,16 +60,16 @@ class Header:
 
 
 def is_dicom(start: bytes) -> bool:
-    """Whether a file begins as DICOM files do. `start`: its first 132 bytes. Old files begin with an element."""
+    """Whether a file begins as DICOM files do. `start`: its first `PREAMBLE_BYTES`. Old files begin with an element."""
     is_first_element = start[:4] in _FIRST and (start[4:6].isupper() or start[6:8] == b"\0\0")
-    return start[128:132] == b"DICM" or is_first_element
+    return start[128:PREAMBLE_BYTES] == b"DICM" or is_first_element
 
 
 def read_header(file: BinaryIO, size: int, wanted: Wanted) -> Header:
     """The header of a file of `size` bytes. Raises `Damaged`."""
     source = _Bytes(file, size)
-    if source.peek(132)[128:] == b"DICM":
-        source.skip(132)
+    if source.peek(PREAMBLE_BYTES)[128:] == b"DICM":
+        source.skip(PREAMBLE_BYTES)
     if not source.peek(1):
         raise Damaged("it ends too early")
     if not any(source.peek(4)):  # no element has the tag 0, but a slice on a bad disk may become zeros

@@ -9,7 +9,7 @@ from typing import BinaryIO, Protocol
 
 from plans.errors import UserError
 from plans.file_names import is_slice_name, split_ending
-from textdiffseg.imaging.sources.dicom.elements import is_dicom
+from textdiffseg.imaging.sources.dicom.elements import PREAMBLE_BYTES, is_dicom
 from textdiffseg.imaging.sources.formats import START_BYTES
 from textdiffseg.imaging.sources.streams import Damaged, zip_faults_as_damage
 
@@ -17,7 +17,6 @@ MAX_MEMBERS = 100_000
 MAX_OPENED_FILES = 200  # of a zip, to find slices among them
 _INDEX = "DICOMDIR"  # lists the files of a medium
 _INDEX_CLASS = b"\x02\0\x02\0UI\x14\x001.2.840.10008.1.3.10"  # the element (0002,0002)
-_START_BYTES = 132  # of a file, which show that it is DICOM
 _ENCRYPTED = 1  # flag of a member
 
 
@@ -155,7 +154,7 @@ def is_zip_of_slices(path: Path) -> bool:
     """
     try:
         with _opened(path) as archive:
-            members = [one for one in archive.infolist() if not one.is_dir() and not _is_hidden(one.filename)]
+            members = _members(archive)
             spread = members[:: max(1, len(members) // MAX_OPENED_FILES)]
             return any(is_slice_name(one.filename) for one in members) or any(
                 _is_dicom(DicomMember(archive, one)) for one in spread
@@ -179,7 +178,7 @@ def _members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
 
 def _is_dicom(source: DicomSource) -> bool:
     with source.open() as file, zip_faults_as_damage():
-        return is_dicom(file.read(_START_BYTES))
+        return is_dicom(file.read(PREAMBLE_BYTES))
 
 
 def _is_hidden(name: str) -> bool:

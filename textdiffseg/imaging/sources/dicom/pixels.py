@@ -16,6 +16,7 @@ from plans.errors import UserError
 from textdiffseg.imaging.sources.dicom.decompress import CannotDecompress, Decompressor
 from textdiffseg.imaging.sources.dicom.elements import (
     BIG_ENDIAN,
+    CLASS,
     EXPLICIT,
     IMPLICIT,
     PIXEL_DATA,
@@ -29,6 +30,8 @@ from textdiffseg.imaging.sources.dicom.instances import (
     COLUMNS,
     FRAMES,
     HIGH_BIT,
+    INSTANCE,
+    PHOTOMETRIC,
     ROWS,
     SAMPLES,
     SIGNED,
@@ -181,10 +184,10 @@ def _minimal(instance: Instance) -> bytes:
     )
     rows, columns = instance.shape
     body = (
-        element(0x00080016, b"UI", _SECONDARY_CAPTURE.encode()),
-        element(0x00080018, b"UI", b"1.2"),
+        element(CLASS, b"UI", _SECONDARY_CAPTURE.encode()),
+        element(INSTANCE, b"UI", b"1.2"),
         number(SAMPLES, 1),
-        element(0x00280004, b"CS", b"MONOCHROME2"),
+        element(PHOTOMETRIC, b"CS", b"MONOCHROME2"),
         element(FRAMES, b"IS", str(instance.count).encode()),
         number(ROWS, rows),
         number(COLUMNS, columns),

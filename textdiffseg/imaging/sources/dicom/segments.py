@@ -11,6 +11,7 @@ import numpy as np
 from plans.errors import UserError
 from textdiffseg.imaging.grids import MAX_ORIGIN_MM
 from textdiffseg.imaging.sources.dicom.coverage import MAX_OFFSET_VOXELS, DrawnSlice, distance_from_scan, refuse_unfit
+from textdiffseg.imaging.sources.dicom.stack import plane_affine
 from textdiffseg.imaging.volume import Geometry, describe
 
 if TYPE_CHECKING:
@@ -60,12 +61,11 @@ def _group(own: Any, shared: Any, name: str) -> Any:
 
 
 def _plane(own: Any, shared: Any) -> np.ndarray:
-    orientation = np.array(_group(own, shared, "PlaneOrientationSequence").ImageOrientationPatient, float)
-    spacing = np.array(_group(own, shared, "PixelMeasuresSequence").PixelSpacing, float)
-    plane = np.zeros((4, 3))
-    plane[:3, 0], plane[:3, 1] = orientation[3:] * spacing[0], orientation[:3] * spacing[1]
-    plane[:3, 2] = np.array(_group(own, shared, "PlanePositionSequence").ImagePositionPatient, float)
-    plane[3, 2] = 1
+    plane = plane_affine(
+        _group(own, shared, "PlaneOrientationSequence").ImageOrientationPatient,
+        _group(own, shared, "PixelMeasuresSequence").PixelSpacing,
+        _group(own, shared, "PlanePositionSequence").ImagePositionPatient,
+    )
     if not (np.abs(plane) <= MAX_ORIGIN_MM).all():  # also of NaN
         raise ValueError("not a place")
     return plane

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from plans.errors import UserError, listed
 from textdiffseg.imaging.sources.dicom.instances import (
@@ -53,6 +54,21 @@ def stack(series: Series, source: str) -> Stack:
     affine[:3] = np.stack([step, axes[1] * between_rows, axes[0] * between_columns, places[0]], axis=1)
     rows, columns = frames[0].instance.shape
     return Stack(frames, (len(frames), rows, columns), affine)
+
+
+def plane_affine(orientation: ArrayLike, spacing: ArrayLike, position: ArrayLike) -> np.ndarray:
+    """The plane of a slice (4, 3): (row, column, 1) -> world LPS in mm (PS3.3, C.7.6.2.1.1).
+
+    Args:
+        orientation: ImageOrientationPatient (6,), the direction along a row, then that along a column.
+        spacing: PixelSpacing (2,), mm between rows, then between columns.
+        position: ImagePositionPatient (3,), of the centre of the first pixel in mm.
+    """
+    along_row, along_column = np.array(orientation, float).reshape(2, 3)
+    steps, plane = np.array(spacing, float), np.zeros((4, 3))
+    plane[:3, 0], plane[:3, 1] = along_column * steps[0], along_row * steps[1]
+    plane[:, 2] = *np.array(position, float), 1
+    return plane
 
 
 def affine_in_order(frames: Mapping[int, Frame], count: int) -> np.ndarray | None:
