@@ -6,6 +6,8 @@ from collections.abc import Callable
 from math import ceil
 from pathlib import Path
 
+from plans.file_names import NIFTI, channel_file
+from plans.layout import REPORT, SUMMARY, FoldFolder, RawFolder, tree
 from textdiffseg_cli.common import add_root, command, positive_float, run
 
 STEPS = 6
@@ -44,14 +46,14 @@ def _demo(args: argparse.Namespace) -> int:
 
     require("train", "tds_demo")
     start = time.monotonic()
-    raw = args.root / "raw" / phantoms.NAME
+    raw = RawFolder(tree(args.root, "raw") / phantoms.NAME)
     predictions = args.root / "predictions" / phantoms.NAME
-    summary, picture, page = predictions / "summary.json", args.root / "demo.png", args.root / "report.html"
+    summary, picture, page = predictions / SUMMARY, args.root / "demo.png", args.root / REPORT
     root = [] if args.root == Path() else ["--root", str(args.root)]
     _title(1, "Make the phantoms: an abdomen with organs, a lesion and two look-alike glands")
-    if not (raw / "dataset.json").is_file():
+    if not raw.header.is_file():
         phantoms.write_phantoms(args.root)
-    print(f"{raw}: {', '.join(phantoms.LABELS)}")
+    print(f"{raw.path}: {', '.join(phantoms.LABELS)}")
     minutes = ["--max-minutes", f"{args.minutes:g}"]
     steps: list[tuple[str, str, Callable[[list[str]], int], list[str]]] = [
         ("Plan and preprocess", "tds_plan_and_preprocess", plan_and_preprocess.main, ["900", *root]),
@@ -60,9 +62,9 @@ def _demo(args: argparse.Namespace) -> int:
             "Predict scans that training never saw",
             "tds_predict",
             predict.main,
-            ["-i", f"{raw}/imagesTs", "-o", str(predictions), "-d", "900", *root],
+            ["-i", str(raw.images("Ts")), "-o", str(predictions), "-d", "900", *root],
         ),
-        ("Evaluate", "tds_evaluate", evaluate.main, [str(predictions), f"{raw}/labelsTs", "-o", str(summary)]),
+        ("Evaluate", "tds_evaluate", evaluate.main, [str(predictions), str(raw.labels("Ts")), "-o", str(summary)]),
         ("Report on the training and its validation", "tds_report", report.main, ["900", "-o", str(page), *root]),
     ]
     for number, (title, name, step, arguments) in enumerate(steps, start=2):
@@ -81,7 +83,7 @@ def _title(number: int, text: str) -> None:
     print(f"\n[{number}/{STEPS}] {text}", flush=True)
 
 
-def _picture(raw: Path, predictions: Path, path: Path) -> None:
+def _picture(raw: RawFolder, predictions: Path, path: Path) -> None:
     """Draw the first four held-out phantoms with their masks."""
     from textdiffseg import phantoms
     from textdiffseg.imaging.panels import Panel, draw_panels
@@ -89,13 +91,13 @@ def _picture(raw: Path, predictions: Path, path: Path) -> None:
     from textdiffseg.imaging.volume import to_canonical
 
     panels = []
-    for reference in sorted((raw / "labelsTs").glob("*.nii.gz"))[:4]:
-        scan = raw / "imagesTs" / reference.name.replace(".nii.gz", "_0000.nii.gz")
+    for reference in sorted(raw.labels("Ts").glob(f"*{NIFTI}"))[:4]:
+        case = reference.name.removesuffix(NIFTI)
+        scan = raw.images("Ts") / channel_file(case, 0, NIFTI)
         sources = (read_volume((scan,)), read_labels(predictions / reference.name), read_labels(reference))
         volumes = [to_canonical(volume)[0] for volume in sources]
         image, prediction, truth = (volume.array[0] for volume in volumes)
-        title = reference.name.removesuffix(".nii.gz")
-        panels.append(Panel(title, image, prediction, truth, volumes[0].geometry.spacing))
+        panels.append(Panel(case, image, prediction, truth, volumes[0].geometry.spacing))
     draw_panels(panels, dict(enumerate(phantoms.LABELS, start=1)), path)
 
 
@@ -120,7 +122,6 @@ def _closing(summary_path: Path, picture: Path, page: Path, root: list[str], sec
 
 def _advice(folder: Path, summary_path: Path, minutes: float, root: list[str]) -> str | None:
     """What to do if the training was too short for a good result; None if it was not."""
-    from plans.layout import FoldFolder
     from textdiffseg import phantoms
     from textdiffseg.evaluation.summary import Summary
     from textdiffseg.training.log import read_log
