@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from plans.choices import MISSING
 from plans.commands import command_line
-from plans.layout import RawFolder
+from plans.layout import RawFolder, tree
 from plans.raw.folders import id_and_title
 from textdiffseg_cli.common import add_root, command, console, print_lines, run, whole_number
 from textdiffseg_cli.output import add_output, print_json
@@ -166,7 +166,7 @@ def _print_next(made: "NewDataset") -> None:
     print_lines(f"Written: {RawFolder(folder).header}")
     if any(gap.name == f"label {gap.value}" for gap in made.labels):
         print_lines("Name the labels there, or with --labels NAME=VALUE ... --overwrite: the model reads their names.")
-    below = folder.resolve().parent == (made.root / "raw").resolve()
+    below = folder.resolve().parent == tree(made.root, "raw").resolve()
     number = id_and_title(folder.name)[0]
     name = str(number) if below and number is not None else folder.name if below else str(folder)
     print_lines(f"Next: {command_line('tds_run', name, '--hours', '4', root=made.root)}")
