@@ -10,7 +10,7 @@ from pydantic import Field
 
 from plans.errors import listed
 from plans.geometry import Millimetres, Shape, Spacing, Triple, resampled_shape, triple
-from plans.records import Record
+from plans.records import Note, Record
 
 THICKNESS_PERCENTILE = 10  # over cases; a single thin or cut structure does not decide
 LABELS_OUTSIDE_CROP = (
@@ -40,7 +40,7 @@ class CaseFingerprint(Record):
     intensities: tuple[tuple[float, ...], ...]  # per channel, a random sample of foreground voxels
     labels: tuple[LabelFingerprint, ...] = ()  # labels that have voxels in this case
     content_hash: str
-    notes: tuple[str, ...] = ()  # sentences for the user, e.g. on the orientation of the files
+    notes: tuple[Note, ...] = ()  # sentences for the user, e.g. on the orientation of the files
 
     def shape_at(self, spacing: Millimetres) -> Triple:
         """The shape of the cropped case, resampled to `spacing`."""

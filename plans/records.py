@@ -14,11 +14,11 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self, get_args
+from typing import Annotated, Any, ClassVar, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from plans.errors import UserError, is_printable
+from plans.errors import UserError, is_printable, printable
 
 MAX_INTEGER = 2**53  # beyond it, programs that read JSON disagree
 MAX_NUMBER = 3.4e38  # the largest of float32
@@ -41,6 +41,8 @@ _EXPECTED = {  # in plain words, by pydantic's name of a fault
 }
 Fields = dict[str, Any]
 Upgrades = Mapping[int, Callable[[Fields], Fields]]
+Note = Annotated[str, AfterValidator(printable)]
+"""A sentence for the user. It may quote the name of any file, so its control characters are escaped."""
 
 
 class Record(BaseModel):

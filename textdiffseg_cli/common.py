@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from plans.choices import PRESETS
 from plans.errors import UserError, printable
@@ -167,10 +167,17 @@ def _exit_code(work: Callable[..., int | None], args: tuple[object, ...], resume
 
 
 def console() -> "Console":
-    """The console for tables. Brackets and colons in names of labels and files are printed as they are."""
+    """The console for tables. Brackets and colons in names of labels and files are printed as they are.
+
+    Control characters are escaped, except line ends.
+    """
     from rich.console import Console
+    from rich.text import Text
 
     class Pipe(Console):
+        def render_str(self, text: str, **options: Any) -> Text:  # of a printed text, and of each cell of a table
+            return super().render_str("\n".join(map(printable, text.split("\n"))), **options)
+
         def on_broken_pipe(self) -> None:
             self.quiet = True
             raise BrokenPipeError  # `run` handles it; rich would exit with code 1

@@ -12,7 +12,7 @@ from pydantic import Field
 from plans.errors import UserError, is_printable
 from plans.geometry import resampled_shape
 from plans.raw.prompts import Prompts
-from plans.records import MAX_TEXT_BYTES, Fields, Record, Upgrades, is_there
+from plans.records import MAX_TEXT_BYTES, Fields, Note, Record, Upgrades, is_there
 
 
 def test_a_name_given_twice_is_refused():
@@ -149,6 +149,16 @@ def test_no_record_holds_unprintable_texts_or_numbers_out_of_range(text, field):
         Anything.parse_json(text, "any.json")
     assert len(error.value.lines) == 1
     assert is_printable(error.value.lines[0])
+
+
+class Noted(Record):
+    """An example record with notes."""
+
+    notes: tuple[Note, ...]
+
+
+def test_control_characters_of_a_note_are_escaped():
+    assert Noted(notes=("a\x1b[31m\nb", "c")).notes == ("a\\x1b[31m\\nb", "c")
 
 
 def test_usual_names_and_numbers_are_read():

@@ -135,6 +135,19 @@ def test_names_in_tables_are_printed_as_they_are(capsys):
     assert capsys.readouterr().out == "[bold] :heart:\n"
 
 
+def test_control_characters_in_tables_are_escaped(capsys):
+    from rich.table import Table
+
+    table = Table("a\x1b[31mb")
+    table.add_row("c\x07d\ne")
+    console().print("f\x1b]g")
+    console().print(table)
+    shown = capsys.readouterr().out
+    assert not {"\x1b", "\x07"} & {*shown}
+    for escaped in ("f\\x1b]g", "a\\x1b[31mb", "c\\x07d ", " e "):
+        assert escaped in shown
+
+
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
 def test_characters_that_the_encoding_lacks_are_escaped(python, encoding):
     code = (

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from plans.names import spreadsheet_text
-from plans.records import Record, Upgrades
+from plans.records import Note, Record, Upgrades
 from textdiffseg.evaluation.comparison import Comparison
 from textdiffseg.evaluation.lesions import LESION_RULE, LesionScores, mean_over_cases
 from textdiffseg.evaluation.means import mean_of_defined
@@ -73,7 +73,7 @@ class Summary(Record):
     rater_rule: str | None = None  # if some cases have several references
     ged_rule: str | None = None  # if samples were compared with them
     lesion_rule: str | None = None  # if lesions were scored
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     mean: MeanScores  # over the labels' means; every label has the same weight
     labels: dict[str, MeanScores]
     cases: tuple[CaseScores, ...]

@@ -14,7 +14,7 @@ from pydantic import Field
 from plans.choices import Resolution
 from plans.errors import UserError, listed
 from plans.file_names import alternative_of, channel_of, manifest_path, named_input, split_ending
-from plans.records import Record, Upgrades
+from plans.records import Note, Record, Upgrades
 from textdiffseg.files import hash_files
 from textdiffseg.folds.calibration import AppliedCalibration
 from textdiffseg.folds.expected_dice import ExpectedDice
@@ -92,8 +92,8 @@ class Manifest(Record):
     volumes: tuple[VolumeInterval, ...] = ()
     expected_dice: ExpectedDice | None = None  # None: no curve was fitted for the setting of the mask
     alternatives: tuple[WrittenAlternative, ...] = ()  # the largest share first
-    notes: tuple[str, ...] = ()  # sentences on the model
-    scan_notes: tuple[str, ...] = ()  # sentences on the scan's position and orientation, and on missing alternatives
+    notes: tuple[Note, ...] = ()  # sentences on the model
+    scan_notes: tuple[Note, ...] = ()  # sentences on the scan's position and orientation, and on missing alternatives
     picture: str | None = None  # SHA-256 of the picture beside the mask; None: no picture
     converted: dict[str, str] = Field(default_factory=dict)  # file made from the mask -> SHA-256; "": being written
     made_from: str | None = None  # SHA-256 of the mask of picture and `converted`; None: that in `outputs`

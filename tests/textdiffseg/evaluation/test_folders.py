@@ -359,6 +359,15 @@ def test_the_command_prints_a_table_and_writes_the_summary(pair, tmp_path, capsy
     assert json.loads(out.read_text())["mean"]["dice"] == 1.0
 
 
+def test_the_name_of_a_file_that_is_not_read_loses_no_scores(pair, tmp_path, capsys):
+    (pair[1] / "a\x1b[31m\nb.png").write_bytes(b"")
+    out = tmp_path / "summary.json"
+    assert evaluate.main([str(pair[0]), str(pair[1]), "-o", str(out)]) == 0
+    assert "\x1b" not in capsys.readouterr().out
+    (note,) = Summary.read(out).notes
+    assert "a\\x1b[31m\\nb.png" in note
+
+
 @pytest.mark.parametrize("option", ["-o", "--csv"])
 def test_a_place_that_cannot_be_written_is_refused_before_the_work(pair, tmp_path, capsys, monkeypatch, option):
     (tmp_path / "file").write_text("")
