@@ -28,6 +28,7 @@ _NOT_MM = {
     "m", "metre", "metres", "meter", "meters", "dm", "cm", "centimetre", "centimetres", "centimeter", "centimeters",
     "um", "\u00b5m", "\u03bcm", "micron", "microns", "micrometre", "micrometres", "micrometer", "micrometers",
     "nm", "nanometre", "nanometres", "nanometer", "nanometers", "in", "inch", "inches", "ft", "foot", "feet",
+    "km", "kilometre", "kilometres", "kilometer", "kilometers", "px", "pixel", "pixels", "voxel", "voxels",
 }  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """The header of a MetaImage file (.mha; .mhd with its voxels in another file)."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ _KINDS = {
     "MET_DOUBLE": "f8",
 }
 _ORIGINS, _MATRICES = ("Offset", "Position", "Origin"), ("TransformMatrix", "Rotation", "Orientation")
+_BYTE_ORDERS = ("BinaryDataByteOrderMSB", "ElementByteOrderMSB")
 _MAX_LINE_BYTES = 8192
 _VOXELS = "ElementDataFile"
 
@@ -73,6 +75,7 @@ def _check_orientation(fields: dict[str, str], axes: int, path: Path) -> tuple[s
             found = real_numbers(fields[name]) if name in fields else (0.0,) * count
             if len(found) != count or not np.isfinite(found).all():
                 raise UserError(f"{path}: {name}: expected {count} numbers, found {fields[name][:40]!r}. Correct it.")
+        _refuse_contradictions({name: real_numbers(fields[name]) for name in names if name in fields}, path)
     spaced, oriented = spacing is not None, any(name in fields for name in _MATRICES)
     return (NO_SPACING,) * (not spaced) + (NO_ORIENTATION,) * (not oriented)
 
@@ -101,8 +104,15 @@ def _dtype(fields: dict[str, str], path: Path) -> np.dtype:
         raise UserError(
             f"{path}: ElementType: {name[:40]!r} is not supported. Save it with one of {', '.join(_KINDS)}."
         )
-    big = _is_true(fields, "BinaryDataByteOrderMSB") or _is_true(fields, "ElementByteOrderMSB")
-    return np.dtype(f"{'>' if big else '<'}{_KINDS[name]}")
+    orders = {field: _is_true(fields, field) for field in _BYTE_ORDERS if field in fields}
+    _refuse_contradictions(orders, path)
+    return np.dtype(f"{'>' if any(orders.values()) else '<'}{_KINDS[name]}")
+
+
+def _refuse_contradictions(values: Mapping[str, object], path: Path) -> None:
+    """Raise `UserError` if names of one field have different values. Programs differ in which of them they read."""
+    if len(set(values.values())) > 1:
+        raise UserError(f"{path}: {' and '.join(values)} contradict each other. Keep the right one.")
 
 
 def _voxel_location(fields: dict[str, str], path: Path, end: int, size: int, compressed: bool) -> tuple[Path, int]:

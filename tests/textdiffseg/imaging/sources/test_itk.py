@@ -382,6 +382,13 @@ def test_a_note_reports_what_a_metaimage_header_leaves_open(tmp_path, fields, no
         ({"Offset": "0 0 -1e300"}, "origin is 0/0/-1e.300 mm, expected numbers of at most 100000"),
         ({"TransformMatrix": "1 0 0 0 1"}, "TransformMatrix: expected 9 numbers"),
         ({"DistanceUnits": "um"}, "unit of length is 'um', expected mm"),
+        ({"DistanceUnits": "pixel"}, "unit of length is 'pixel', expected mm"),
+        ({"Offset": "0 0 0", "Position": "0 0 5"}, "Offset and Position contradict each other"),
+        ({"Rotation": "0 1 0 -1 0 0 0 0 1"}, "TransformMatrix and Rotation contradict each other"),
+        (
+            {"BinaryDataByteOrderMSB": "False", "ElementByteOrderMSB": "True"},
+            "BinaryDataByteOrderMSB and ElementByteOrderMSB contradict each other",
+        ),
         ({"ElementToIntensityFunctionSlope": "0"}, "Slope: expected a number other than 0"),
         ({"ElementToIntensityFunctionSlope": "2 3"}, "Slope: expected one number, found '2 3'"),
         ({"ElementToIntensityFunctionOffset": "inf"}, "Offset: expected one number, found 'inf'"),
@@ -391,6 +398,12 @@ def test_a_note_reports_what_a_metaimage_header_leaves_open(tmp_path, fields, no
 def test_metaimage_headers_that_give_no_place_or_no_values_are_refused(tmp_path, fields, words):
     with pytest.raises(UserError, match=words):
         read_volume((meta(tmp_path / "a.mha", **PLACED | fields),))
+
+
+def test_two_names_of_one_metaimage_field_may_agree(tmp_path):
+    alike = {"BinaryDataByteOrderMSB": "False", "ElementByteOrderMSB": "0", "Offset": "1 2 3", "Origin": "1.0 2 3"}
+    path = meta(tmp_path / "a.mha", **PLACED | alike)
+    assert read_volume((path,)).geometry.affine[:3, 3].tolist() == [1, 2, 3]
 
 
 @pytest.mark.parametrize("text", [b"0 1 2 3 4 5 6 7", b"0,1,2,3\n4,5,6,7\n"])
