@@ -1,9 +1,11 @@
 """Check that a call to train fits the run in a fold's folder. The checks change nothing."""
 
 from plans.choices import Preset
+from plans.commands import command_line
 from plans.errors import UserError
 from plans.layout import CHECKPOINTS, FoldFolder, PreprocessedFolder
 from plans.plan import Plan
+from plans.planning.spacing import as_option
 from textdiffseg.data.checks import preprocessing_settings
 from textdiffseg.folds.plans import plan_of_dataset, plan_of_fold
 from textdiffseg.folds.replacing import refuse_irreplaceable
@@ -74,8 +76,12 @@ def refuse_changed_plan(started: FoldFolder, plan: Plan, source: PreprocessedFol
         )
     before, after = preprocessing_settings(plan), preprocessing_settings(present)
     if fields := [name for name in sorted(before | after) if before.get(name) != after.get(name)]:
+        spacing = ["--spacing", *as_option(plan.spacing).split()] if "spacing" in fields else []
+        again = command_line("tds_plan_and_preprocess", source.dataset, *spacing, preset=preset)
+        if plan.resolution == "low":
+            again = "tds_plan_and_preprocess with the options of the first time"
+        undo = "" if fields == ["spacing"] else "undo the change of the data set and "
         raise UserError(
             f"{started.path} was started with a plan with other {', '.join(fields)} than {source.plan(preset)}. To "
-            "resume it, undo the change of the data set and run tds_plan_and_preprocess. To use the new plan, give "
-            "--restart."
+            f"resume it, {undo}run {again}. To use the new plan, give --restart."
         )

@@ -8,6 +8,7 @@ import SimpleITK as sitk
 import textdiffseg as tds
 from plans.errors import UserError
 from plans.layout import FoldFolder
+from plans.plan import Plan
 from textdiffseg.data.store import list_cases
 from textdiffseg.files import write_record
 from textdiffseg.folds.lock import alone, planning_alone
@@ -15,6 +16,7 @@ from textdiffseg.folds.position import read_position
 from textdiffseg.folds.sampling import Sampling
 from textdiffseg.folds.state import is_validated
 from textdiffseg.tasks import validate as validate_task
+from textdiffseg.tasks.started import refuse_changed_plan
 from textdiffseg.training import loop
 
 pytestmark = pytest.mark.usefixtures("few_patches")
@@ -230,6 +232,21 @@ def test_a_run_whose_labels_were_renamed_is_refused_with_advice(planned):
     assert len(error.value.lines) == 1
     path.write_text(before)
     train_again(planned, 3)
+
+
+def test_a_run_that_was_planned_with_a_spacing_is_refused_with_this_spacing(planned):
+    fold = FoldFolder.of(planned.root, "Dataset901_Tiny", "default", 3)
+    plan = Plan.read(planned.folder.plan("default"))
+    started = plan.model_copy(update={"spacing": (1.0, 1.25, 1.5)})
+    lines = []
+    for changed in ({}, {"resolution": "low"}, {"labels": plan.labels[:1]}):
+        with pytest.raises(tds.UserError) as error:
+            refuse_changed_plan(fold, started.model_copy(update=changed), planned.folder, "default")
+        lines.append(str(error.value))
+    again = "run tds_plan_and_preprocess Dataset901_Tiny --spacing 1.0 1.25 1.5. To use"
+    assert f"To resume it, {again}" in lines[0]
+    assert "To resume it, run tds_plan_and_preprocess with the options of the first time. To" in lines[1]
+    assert f"undo the change of the data set and {again}" in lines[2]
 
 
 def test_a_refused_restart_does_not_change_the_fold(planned):
