@@ -24,7 +24,7 @@ from torch import Tensor
 from plans.plan import Plan
 from plans.planning.memory import FACTOR_DRAWS
 from textdiffseg.diffusion.noise import smooth_noise
-from textdiffseg.diffusion.schedule import LogSnrSchedule, log_snr_schedule
+from textdiffseg.diffusion.schedule import LogSnrSchedule, schedule_of
 from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.inference.alternatives import draw_masks, value_table
 from textdiffseg.inference.predictor import Predictor
@@ -106,8 +106,9 @@ class Passthrough(Undisturbed):
 
 def schedule_of_residual(plan: Plan) -> LogSnrSchedule:
     """The schedule of a plan of preset `default`."""
-    assert plan.diffusion is not None, "expected a plan of preset default"
-    return log_snr_schedule(plan.diffusion)
+    schedule = schedule_of(plan)
+    assert isinstance(schedule, LogSnrSchedule), "expected a plan of preset default"
+    return schedule
 
 
 def time_of(schedule: LogSnrSchedule, log_snr: float) -> float:

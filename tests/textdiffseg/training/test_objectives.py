@@ -7,7 +7,7 @@ import torch
 
 from textdiffseg.data.batch import batch_keys
 from textdiffseg.diffusion.noise import smooth_noise
-from textdiffseg.diffusion.schedule import log_snr_schedule
+from textdiffseg.diffusion.schedule import schedule_of
 from textdiffseg.losses import segmentation_loss
 from textdiffseg.networks.model import build_model
 from textdiffseg.queries import Queries
@@ -189,7 +189,7 @@ def test_the_denoiser_s_loss_is_the_error_of_the_residual_weighted_by_1_plus_snr
     parts = ((z_0 - posterior.mean) / posterior.scale, posterior.mean, mask.skips[-1], posterior.scale)
     r_0, m, g_1, s = (one.repeat_interleave(NOISY_LATENTS, dim=0) for one in parts)
     assert len(draws.t) == len(draws.eps) == NOISY_LATENTS * BATCH
-    schedule = log_snr_schedule(model.plan.diffusion)
+    schedule = schedule_of(model.plan)
     log_snr = schedule.max_log_snr + draws.t * (schedule.min_log_snr - schedule.max_log_snr)
     a, sigma = (log_snr.sigmoid().sqrt().view(-1, 1, 1, 1, 1), (-log_snr).sigmoid().sqrt().view(-1, 1, 1, 1, 1))
     r_t = a * r_0 + sigma * draws.eps
