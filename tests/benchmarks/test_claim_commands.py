@@ -191,10 +191,9 @@ def keep_values(raw, case, values):
     )
 
 
-def test_sentences_score_four_ways(call, benchmark, monkeypatch, tmp_path):
+def test_sentences_score_four_ways(call, benchmark, tmp_path):
     sentences = benchmark("sentences")
-    monkeypatch.setattr(sentences, "TRAINING", 6)
-    arguments = ("--minutes", 1, "--cases", 3, "--alternatives")
+    arguments = ("--minutes", 1, "--cases", 3, "--training", 6, "--alternatives")
     found = call("sentences", "--root", tmp_path, *arguments)
     assert (tmp_path / "results" / sentences.NAME / "default_seed0" / "fold_0" / "log.jsonl").is_file()
     assert set(found["ways"]) == {
