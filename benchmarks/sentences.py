@@ -1,6 +1,6 @@
 """Does the text of a case decide what its image leaves open? One of two equal nodules is the metastasis.
 
-    python benchmarks/sentences.py [--minutes 12] [--training 60] [--seeds 0 1 2] [--root DIR]
+    python benchmarks/sentences.py [--minutes 12] [--training 60] [--sampler-share .05] [--seeds 0 1 2] [--root DIR]
 
 The text of a case names the metastasis, e.g. "The upper nodule is the metastasis.". Two models of preset default are
 trained for the same minutes on the same scans: one with the texts, one without. New phantoms are scored in four ways:
@@ -38,8 +38,11 @@ from nodule_phantoms import LABEL, NAME, NodulePhantom, draw_phantom, write_nodu
 from phantom_scans import FIRST_SCORED, link_data_set
 from stored import fold_parser, in_own_process, machine, prepare
 
+from plans.layout import PreprocessedFolder
+from plans.plan import Plan
 from plans.raw.dataset import read_dataset
 from textdiffseg.evaluation.metrics import dice
+from textdiffseg.files import write_record
 from textdiffseg.imaging.volume import Volume
 from textdiffseg.inference.model import Model
 from textdiffseg.inference.result import Result
@@ -60,8 +63,16 @@ def main() -> int:
     parser.add_argument("--minutes", type=positive_float, default=12.0, help="of training, for each model and seed")
     parser.add_argument("--seeds", type=whole_number, nargs="+", default=[0], metavar="N")
     parser.add_argument("--training", type=positive_int, default=60, metavar="N", help="phantoms to train with")
+    parser.add_argument("--sampler-share", type=share, metavar="S", help="of the minutes (default: the plan's)")
     parser.add_argument("--alternatives", action="store_true", help="also score alternatives")
     return run(compare, parser.parse_args())
+
+
+def share(text: str) -> float:
+    """An argparse type: a number between 0 and 1."""
+    if not 0 < (number := float(text)) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number between 0 and 1, found {text}")
+    return number
 
 
 def compare(args: argparse.Namespace) -> None:
@@ -86,9 +97,19 @@ def compare(args: argparse.Namespace) -> None:
 def trained(data: Path, root: Path, seed: int, args: argparse.Namespace) -> Path:
     """The trained fold of a data set."""
     preprocessed = prepare(data, root, "default", args.device)
+    if args.sampler_share is not None:
+        set_sampler_share(PreprocessedFolder(preprocessed).plan("default"), args.sampler_share)
     fold = root / "results" / data.name / f"default_seed{seed}" / f"fold_{args.fold}"
     in_own_process(train, preprocessed, fold, "default", seed, args)
     return fold
+
+
+def set_sampler_share(path: Path, value: float) -> None:
+    """Change the share of the time in which the sampler learns, in a plan.json."""
+    plan = Plan.read(path)
+    assert plan.diffusion is not None, "expected a plan of preset default"
+    diffusion = plan.diffusion.model_copy(update={"share": value})
+    write_record(path, plan.model_copy(update={"diffusion": diffusion}))
 
 
 def phantoms_to_score(args: argparse.Namespace) -> list[NodulePhantom]:
@@ -188,7 +209,7 @@ def report(
     }
     return (
         {"benchmark": "sentences", "dataset": NAME, "fold": args.fold}
-        | {"minutes": args.minutes, "training": args.training}
+        | {"minutes": args.minutes, "training": args.training, "sampler_share": args.sampler_share}
         | machine(args.device)
         | {"trainings": trainings, "ways": ways, "claims": claims}
         | ({"alternatives": judge_alternatives(drawn)} if args.alternatives else {})

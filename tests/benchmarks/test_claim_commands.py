@@ -193,7 +193,7 @@ def keep_values(raw, case, values):
 
 def test_sentences_score_four_ways(call, benchmark, tmp_path):
     sentences = benchmark("sentences")
-    arguments = ("--minutes", 1, "--cases", 3, "--training", 6, "--alternatives")
+    arguments = ("--minutes", 1, "--cases", 3, "--training", 6, "--sampler-share", 0.4, "--alternatives")
     found = call("sentences", "--root", tmp_path, *arguments)
     assert (tmp_path / "results" / sentences.NAME / "default_seed0" / "fold_0" / "log.jsonl").is_file()
     assert set(found["ways"]) == {
@@ -206,6 +206,7 @@ def test_sentences_score_four_ways(call, benchmark, tmp_path):
     assert found["alternatives"]["verdict"] in VERDICTS
     plans = [Plan.read(path) for path in sorted((tmp_path / "preprocessed").glob("*/plan.json"))]
     assert [plan.reads_texts for plan in plans] == [True, False]
+    assert [plan.diffusion.share for plan in plans] == [0.4, 0.4]
     texts = sorted(path.read_text() for path in (tmp_path / "raw" / sentences.NAME / "texts").iterdir())
     assert len(texts) == 6
     assert read_json(tmp_path / "raw" / f"{sentences.NAME}WithoutTexts" / "dataset.json")["labels"]["metastasis"] == 1

@@ -32,7 +32,7 @@ def test_each_way_is_compared_with_its_control(sentences):
 
     values = {sentences.OWN: 0.9, sentences.OTHER: 0.4, sentences.NONE: 0.58, sentences.WITHOUT: 0.6}
     scores = {way: dice_of(value) for way, value in values.items()}
-    args = SimpleNamespace(fold="0", minutes=1.0, training=60, device="cpu", alternatives=False)
+    args = SimpleNamespace(fold="0", minutes=1.0, training=60, sampler_share=None, device="cpu", alternatives=False)
     claims = sentences.report(scores, {}, [], args)["claims"]
     assert [claim["pooled"]["mean"] for claim in claims] == pytest.approx([0.3, 0.2, -0.02, 0.5])
     assert [claim["verdict"] for claim in claims] == ["holds", "holds", "fails", "holds"]
