@@ -15,6 +15,7 @@ from textdiffseg.folds.calibration import Calibration, read_calibration
 from textdiffseg.folds.cases import refuse_strange_checkpoints
 from textdiffseg.folds.find import folds_with_checkpoint, is_fold, started_folds
 from textdiffseg.folds.plans import plan_of_fold
+from textdiffseg.folds.position import noted_position
 from textdiffseg.folds.postprocessing import Postprocessing, postprocessing_of
 from textdiffseg.folds.sampling import Sampling, chosen_sampling, plain_sampling, pool
 from textdiffseg.folds.state import is_trained, train_command, why_unfinished
@@ -38,6 +39,7 @@ class Ensemble:
     hash: str  # of weights, plans and words
     postprocessing: Mapping[str, Postprocessing] = field(default_factory=dict)  # by label name
     notes: tuple[str, ...] = ()  # on folds that are left out, unfinished or not validated
+    sampler_iterations: int | None = None  # the fewest of a fold; None: no fold has a sampler with its own training
 
     @property
     def folder(self) -> Path:
@@ -173,7 +175,14 @@ def ensemble_of(
         postprocessing=postprocessing_of(models.values(), checkpoint),
         hash=hash_files([file for fold in folds for file in _files_of(fold, checkpoint)]),
         notes=(*notes, *_without_choice(folds, chosen, checkpoint, several=len(models) > 1)),
+        sampler_iterations=_fewest_of_sampler(folds, checkpoint),
     )
+
+
+def _fewest_of_sampler(folds: Sequence[FoldFolder], checkpoint: Checkpoint) -> int | None:
+    """The fewest iterations of a fold's sampler; None: no fold notes any."""
+    positions = [noted_position(fold, checkpoint) for fold in folds]
+    return min((one.sampler_iterations for one in positions if one and one.denoiser_epoch is not None), default=None)
 
 
 def _model(fold: FoldFolder) -> Path:

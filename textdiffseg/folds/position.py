@@ -85,6 +85,12 @@ class TrainingPosition(Record):
         return self.denoiser_epoch is not None and self.epoch >= self.denoiser_epoch
 
     @property
+    def sampler_iterations(self) -> int:
+        """The iterations done in which only the sampler learned."""
+        first = self.sampler_iteration
+        return 0 if first is None else max(0, self.iteration - first)
+
+    @property
     def schedule(self) -> tuple[int, int]:
         """The iterations of the learning rate's schedule: those done, and all. The sampler has its own schedule."""
         split = self.sampler_iteration

@@ -23,6 +23,7 @@ from textdiffseg.preprocessing.case import TransformRecord
 from textdiffseg.progress import StepProgress, share_of
 from textdiffseg.queries import Queries
 
+USUAL_SAMPLER_ITERATIONS = 300  # show each of two equal nodules (docs/method.md, "Words"); 61 do not
 MAX_DRAWN_SUMS_BYTES = 1e9  # of the samples that are drawn at once, unless one alone needs more
 
 
@@ -93,12 +94,23 @@ def draw_masks(
     return masks
 
 
+def few_iterations_note(iterations: int | None) -> str | None:
+    """A note on a sampler that has learned in few iterations; None: they are enough, or not known."""
+    if iterations is None or iterations >= USUAL_SAMPLER_ITERATIONS:
+        return None
+    return (
+        f"Alternatives: the sampler learned in {iterations} iterations, where {USUAL_SAMPLER_ITERATIONS} are usual. "
+        "They may miss something that readers disagree about. Train longer, or raise diffusion.share in plan.json."
+    )
+
+
 @dataclass(frozen=True)
 class AlternativeChoice:
     """Draws the samples of a scan and chooses alternatives among them."""
 
     predictor: SamplePredictor  # its settings have `ALTERNATIVE_SAMPLES` samples
     count: int
+    note: str | None = None  # on the sampler
 
     def near(self, region: Region) -> "AlternativeChoice":
         """The same for one scan: only windows that touch a region of the scan are computed."""

@@ -31,7 +31,7 @@ from textdiffseg.folds.sampling import (
 from textdiffseg.imaging.sources.files import read_geometry
 from textdiffseg.imaging.sources.objects import volume_of
 from textdiffseg.imaging.sources.tensors import record_of
-from textdiffseg.inference.alternatives import AlternativeChoice
+from textdiffseg.inference.alternatives import AlternativeChoice, few_iterations_note
 from textdiffseg.inference.memory import Kept, no_memory, refuse_too_large
 from textdiffseg.inference.openvino import WINDOWS_AT_ONCE, Backend, OpenVINOSegmenter, require_openvino
 from textdiffseg.inference.predictor import Predictor
@@ -170,7 +170,8 @@ class Model:
         if options.alternatives == 0:
             return None
         drawn = alternative_settings(self.plan, settings)
-        return AlternativeChoice(SamplePredictor(self.ensemble.samplers, drawn, self.device), options.alternatives)
+        predictor = SamplePredictor(self.ensemble.samplers, drawn, self.device)
+        return AlternativeChoice(predictor, options.alternatives, few_iterations_note(self.ensemble.sampler_iterations))
 
     def _guide(self, options: SegmentOptions) -> PreparedModel | None:
         """The low-resolution model with the same queries, in a single pass; None: full resolution is computed whole."""

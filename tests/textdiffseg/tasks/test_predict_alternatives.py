@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from textdiffseg.files import hash_files, write_record
+from textdiffseg.folds.position import TrainingPosition
 from textdiffseg.imaging.sources.files import read_labels
 from textdiffseg.inference import alternatives as module
 from textdiffseg.tasks.manifest import Manifest, is_output
@@ -67,6 +68,23 @@ def test_an_alternative_that_is_gone_is_made_again(predict, root):
     (root / "out" / "a.alternative2.nii.gz").unlink()
     assert "1 predicted" in predict("--alternatives", 2)[1]
     assert "a.alternative2.nii.gz" in written(root)
+
+
+@pytest.mark.parametrize(("iterations", "noted"), [(module.USUAL_SAMPLER_ITERATIONS - 1, True), (400, False)])
+def test_a_sampler_of_few_iterations_is_noted(predict, root, monkeypatch, iterations, noted):
+    """The fold with the fewest counts. Without --alternatives there is no note."""
+    found = iter([400, iterations] * 2)
+
+    def position(fold, checkpoint):
+        length = {"epochs": 4, "iterations_per_epoch": 10, "denoiser_epoch": 3, "denoiser_per_epoch": 1000}
+        return TrainingPosition(seed=0, iteration=30 + next(found), **length)
+
+    monkeypatch.setattr("textdiffseg.folds.ensemble.noted_position", position)
+    _, out, _ = predict("--alternatives", 2)
+    line = f"Alternatives: the sampler learned in {iterations} iterations"
+    assert (line in out) == noted
+    assert any(note.startswith(line) for note in Manifest.read(root / "out" / "a.json").notes) == noted
+    assert line not in predict("--overwrite")[1]
 
 
 def test_fewer_alternatives_are_noted_in_the_manifest_and_on_the_screen(predict, root, monkeypatch):

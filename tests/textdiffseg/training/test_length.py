@@ -35,6 +35,8 @@ def test_the_denoiser_learns_in_the_last_share_of_the_time(epochs, share, first,
     if first is not None:
         assert not found.after(iteration=10 * first - 1).trains_sampler
         assert found.after(iteration=10 * first).trains_sampler
+    done = [found.after(iteration=one).sampler_iterations for one in (0, 10 * (first or 0) + 3)]
+    assert done == [0, 0 if first is None else 3]
     assert found.total == total
 
 
