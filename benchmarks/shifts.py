@@ -12,7 +12,8 @@ degradations of textdiffseg/degradations.py is
 The controls: `unet` has the same loop, cases and minutes. With skip dropout, its decoder sees no image skips for
 `SKIP_DROPOUT` of the samples, about as often as the decoder of `default`. With noise augmentation, each training patch
 gets Gaussian noise whose standard deviation is drawn between 0 and `MAX_NOISE`. If `default` is not .008 above these
-two, its robustness is regularisation, which `unet` can have as well.
+two, its robustness is regularisation, which `unet` can have as well. Since 0.3 all forms are trained with noise already
+(augmentation `strong`), so the last control gets more of it.
 
 Prints JSON: the mean Dice of each form for each degradation; the differences with 95% intervals of a paired bootstrap
 over cases (of means over seeds); the verdict for each data set, by the rule of claims.py.
@@ -47,6 +48,8 @@ from textdiffseg.files import write_atomically
 from textdiffseg.folds.lock import alone
 from textdiffseg.folds.position import read_position
 from textdiffseg.folds.sampling import Sampling
+from textdiffseg.inference.predictor import Predictor
+from textdiffseg.text.bank import TextBank
 from textdiffseg.training.log import read_log
 from textdiffseg.training.loop import run_epochs
 from textdiffseg.training.options import TrainingOptions
@@ -190,17 +193,23 @@ def measure(preprocessed: Path, folder: Path, args: argparse.Namespace) -> Score
     for name in (UNDEGRADED, *DEGRADATIONS):
         dice_by_case = scores.setdefault(name, {})
         for seed, case_id in enumerate(cases):
-            if case_id in dice_by_case:
-                continue
-            case = open_case(preprocessed, case_id, predictor.plan)
-            degradation = None if name == UNDEGRADED else (name, seed)
-            slabs = predict_case(predictor, case, bank, degradation=degradation)
-            labels = restore_labels(predictor.readout, slabs, case)
-            dice_by_case[case_id] = score_labels(predictor.plan, case, labels, surfaces=False).mean_dice or 0.0
+            if case_id not in dice_by_case:
+                degradation = None if name == UNDEGRADED else (name, seed)
+                dice_by_case[case_id] = dice_of(predictor, bank, preprocessed, case_id, degradation)
         write_atomically(path, json.dumps(scores))
     log = read_log(folder / "log.jsonl")[-1]
     print(f"{folder}: {log.iteration} iterations in {log.seconds / 60:.1f} minutes")
     return {name: {case: dice_by_case[case] for case in cases} for name, dice_by_case in scores.items()}
+
+
+def dice_of(
+    predictor: Predictor, bank: TextBank, preprocessed: Path, case_id: str, degradation: tuple[str, int] | None
+) -> float:
+    """The mean Dice over labels of a stored case, whose image is degraded: a name in `DEGRADATIONS` and a seed."""
+    case = open_case(preprocessed, case_id, predictor.plan)
+    slabs = predict_case(predictor, case, bank, degradation=degradation)
+    labels = restore_labels(predictor.readout, slabs, case)
+    return score_labels(predictor.plan, case, labels, surfaces=False).mean_dice or 0.0
 
 
 def report(scores: dict[str, list[Scores]], seeds: list[int]) -> dict:

@@ -179,6 +179,7 @@ CHANGES = {
     "AdamW alone": setting("training", costs=True, optimiser="adamw"),
     "learning rate x 0.5": scaled_rate(0.5),
     "learning rate x 2": scaled_rate(2.0),
+    "nnU-Net's augmentation": setting("training", augmentation="full"),
     "average 0.98": setting("training", ema=0.98),
     "average 0.995": setting("training", ema=0.995),
     "cross-entropy alone in the last tenth": cross_entropy_last(0.1),

@@ -1,7 +1,7 @@
 """One change at a time against the same control, with equal training time: the comparisons behind docs/method.md.
 
     python benchmarks/variants.py --changes "AdamW alone" "learning rate x 2" [--preset unet] [--iterations 500]
-        [--seeds 0 1] [--root DIR]
+        [--seeds 0 1] [--degraded] [--root DIR]
 
 First the time of an iteration is measured for each variant. Turns with the control alternate, as the machine's speed
 may change; with --root the times are kept. Then the control trains for --iterations, and each variant for the
@@ -12,11 +12,12 @@ Prints JSON. For each variant and seed, of the averaged weights on the fold's va
 - Dice of the masks without mirroring, as a mean and by label;
 - expected calibration error of their probabilities near the foreground, not tempered
   (textdiffseg/evaluation/calibration.py);
-- Dice with mirroring (--mirroring).
+- Dice with mirroring (--mirroring);
+- Dice of degraded scans, as a mean and by degradation (--degraded; textdiffseg/degradations.py).
 
 The sampler is not trained, as it does not change the masks.
 
-For each variant also the differences in Dice and in calibration error from the control, of the cases' means over
+For each variant also the differences from the control of the figures that each case has: of the cases' means over
 seeds. They have the 95% interval of a paired bootstrap. variant_changes.py has the changes.
 """
 
@@ -32,6 +33,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from bootstrap import paired
+from shifts import dice_of
 from stored import (
     fold_parser,
     held_out,
@@ -48,6 +50,7 @@ from variant_changes import CHANGES, CONTROL
 
 from plans.layout import FoldFolder
 from textdiffseg.data.augment import Augmentation
+from textdiffseg.degradations import DEGRADATIONS
 from textdiffseg.evaluation.summary import summarise
 from textdiffseg.files import write_atomically
 from textdiffseg.folds.position import TrainingPosition
@@ -67,7 +70,11 @@ from textdiffseg_cli.common import positive_int, run, whole_number
 
 EPOCHS = 4
 TURNS, ITERATIONS_A_TURN = 7, 2  # of timing
-PER_CASE = {"cases": "minus_control", "ece_of_cases": "ece_minus_control"}  # figures of cases, and their difference
+PER_CASE = {  # figures of cases, and their difference
+    "cases": "minus_control",
+    "degraded_cases": "degraded_minus_control",
+    "ece_of_cases": "ece_minus_control",
+}
 
 
 def main() -> int:
@@ -78,6 +85,7 @@ def main() -> int:
     parser.add_argument("--iterations", type=positive_int, default=500, help="of the control")
     parser.add_argument("--seeds", type=whole_number, nargs="+", default=[0], metavar="N")
     parser.add_argument("--mirroring", action="store_true", help="score with mirroring as well")
+    parser.add_argument("--degraded", action="store_true", help="score degraded scans as well")
     return run(compare, parser.parse_args())
 
 
@@ -96,7 +104,7 @@ def compare(args: argparse.Namespace) -> None:
         costs = timed(root / f"costs_{args.data.name}_{args.preset}_{args.device}.json", preprocessed, names, args)
         runs: dict[str, list[dict]] = {name: [] for name in names}
         scored = f"{args.data.name}, {args.preset}, fold {args.fold}, {args.cases or 'all'} cases, {args.device}"
-        scored += ", also mirrored" * args.mirroring
+        scored += ", also mirrored" * args.mirroring + ", also degraded" * args.degraded
         for seed in args.seeds:
             for name in names:
                 iterations = round(args.iterations / costs[name])
@@ -117,6 +125,8 @@ def describe(cost: float, runs: list[dict], control: list[dict]) -> dict:
         {name: value for name, value in figures.items() if name not in PER_CASE} for figures in runs
     ]
     for name, difference in PER_CASE.items():
+        if name not in control[0]:
+            continue
         ours, theirs = case_means(runs, name), case_means(control, name)
         description[difference] = paired(np.array([ours[case] - theirs[case] for case in ours if case in theirs]))
     return description
@@ -196,7 +206,13 @@ def examine(preprocessed: Path, folder: Path, name: str, iterations: int, seed: 
     if args.mirroring:
         mirrored = Predictor([model], PredictionSettings(mirror_axes=model.plan.mirror_axes), args.device)
         figures["mirrored"] = mean(scores(mirrored, setup.bank, preprocessed, cases)["cases"].values())
-    write_atomically(folder / "figures.json", json.dumps(figures | {name: plain[name] for name in PER_CASE}, indent=1))
+    if args.degraded:
+        found = degraded_scores(predictor, setup.bank, preprocessed, cases)
+        plain["degraded_cases"] = {case: mean(by_case[case] for by_case in found.values()) for case in cases}
+        figures["degraded"] = mean(plain["degraded_cases"].values())
+        figures["degradations"] = {name: mean(by_case.values()) for name, by_case in found.items()}
+    figures |= {name: plain[name] for name in PER_CASE if name in plain}
+    write_atomically(folder / "figures.json", json.dumps(figures, indent=1))
 
 
 def scores(predictor: Predictor, bank: TextBank, preprocessed: Path, cases: list[str]) -> dict:
@@ -208,6 +224,16 @@ def scores(predictor: Predictor, bank: TextBank, preprocessed: Path, cases: list
     labels = {name: means.dice for name, means in summarise(scores_of_cases).labels.items()}
     cases = {case.case: case.mean_dice for case in scores_of_cases if case.mean_dice is not None}
     return {"cases": cases, "labels": labels}
+
+
+def degraded_scores(
+    predictor: Predictor, bank: TextBank, preprocessed: Path, cases: list[str]
+) -> dict[str, dict[str, float]]:
+    """Dice by degradation and case. Each case has a seed of its own."""
+    return {
+        name: {case: dice_of(predictor, bank, preprocessed, case, (name, seed)) for seed, case in enumerate(cases)}
+        for name in DEGRADATIONS
+    }
 
 
 def calibration_errors(predictor: Predictor, bank: TextBank, preprocessed: Path, cases: list[str]) -> dict[str, float]:

@@ -26,6 +26,11 @@ PLAN_VERSION: Final = 2
 MAX_LABEL_VALUE = 2**31 - 1  # of a voxel in a label file
 Scheme = Literal["ct", "zscore", "rescale_to_0_1", "none"]
 Crop = Literal["none", "nonzero", "body"]
+AugmentationKind = Literal[
+    "strong",  # nnU-Net's, and what other scanners may change
+    "full",  # nnU-Net's
+    "paper",  # flips, rotations, scaling and shifts of intensity
+]
 
 
 class ChannelPlan(Record):
@@ -86,7 +91,7 @@ class TrainingPlan(Record):
     warmup: float = Field(ge=0, lt=1)  # share of all iterations in which the learning rate rises linearly
     ema: float = Field(ge=0, lt=1)  # decay of the exponential moving average of the weights, per iteration
     foreground_share: float = Field(ge=0, le=1)  # share of patches centred on a foreground voxel
-    augmentation: Literal["full", "paper"] = "full"  # nnU-Net's; or flips, rotations, intensity scaling and shifts
+    augmentation: AugmentationKind = "full"  # that of plans before 0.3
     optimiser: Literal["muon", "adamw"] = "muon"  # Muon for matrices and AdamW for the rest, or AdamW alone
     averaged: Literal["all", "denoiser"] = "all"  # the weights that `ema` averages; the others are used as they are
 

@@ -1,7 +1,8 @@
 """Degradations of images, to measure how a trained model bears them and to fit its expected Dice.
 
 Each function takes a normalised image (C, D, H, W) on the plan's grid and returns a new one, float32. D is the slice
-axis, H has the rows. Intensities are in standard deviations of the normalised image. Training applies none of these.
+axis, H has the rows. Intensities are in standard deviations of the normalised image. Training adds milder noise, local
+brightness and low resolution (`data/intensity.py`).
 
 Random numbers come from the generator that is passed, so a degraded image is a function of its seed (`degrade`).
 """

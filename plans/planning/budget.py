@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from plans.errors import UserError
-from plans.plan import Plan, TrainingPlan
+from plans.plan import AugmentationKind, Plan, TrainingPlan
 from plans.planning.memory import GB, Device, network_of, training_bytes
 from plans.records import Record
 
@@ -101,14 +101,14 @@ RULES: dict[Literal["gpu", "cpu"], DeviceRules] = {
 }
 
 
-def training_plan(device: Device) -> TrainingPlan:
+def training_plan(device: Device, augmentation: AugmentationKind) -> TrainingPlan:
     """The optimisation settings for a device.
 
     A CPU does fewer iterations. So its learning rate is higher, and its moving average is shorter. With the number of
     iterations that a GPU does in minutes, both learning rates gave equal models (docs/history.md). This was measured on
     a CPU. Muon was not measured on a GPU.
     """
-    shared = {"weight_decay": 1e-2, "warmup": 0.05, "foreground_share": 0.33}
+    shared = {"weight_decay": 1e-2, "warmup": 0.05, "foreground_share": 0.33, "augmentation": augmentation}
     if device == "gpu":
         return TrainingPlan(epochs=200, iterations_per_epoch=250, learning_rate=5e-4, ema=0.999, **shared)
     return TrainingPlan(epochs=40, iterations_per_epoch=50, learning_rate=3e-3, ema=0.99, **shared)

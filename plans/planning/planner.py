@@ -71,7 +71,7 @@ def make_plan(
         low_resolution=low_resolution,
         mirror_axes=mirrored.axes,
         text_axes=mirrored.text_axes,
-        **_network_fields(facts, draft, fingerprint, preset),
+        **_network_fields(facts, draft, fingerprint, preset, channel_plans),
     )
     crop_row = crop_reason(fingerprint, plan.crop)
     rows = [spacing_row, crop_row, *channel_rows, *reasons_of(facts, draft, plan), mirrored.row]
@@ -95,7 +95,7 @@ def make_low_plan(full: Plan, fingerprint: Fingerprint, budget: Budget) -> Plan 
     )
     draft = _complete_draft(facts)
     draft = replace(draft, reasons={**draft.reasons, "low resolution": "this is its plan"})
-    fields = _network_fields(facts, draft, fingerprint, full.preset)
+    fields = _network_fields(facts, draft, fingerprint, full.preset, full.channels)
     plan = Plan.model_validate(full.model_dump() | fields | {"resolution": "low", "low_resolution": None})
     before = {row.name: row for row in full.reasons}
     spacing = f"the finest at which the patch covers {MIN_PATCH_SHARE:.0%} of a median case, in steps of 3% (nnU-Net)"
@@ -178,9 +178,12 @@ def refuse_overlap(regions: Regions | None, preset: Preset, dataset_name: str) -
         )
 
 
-def _network_fields(facts: Facts, draft: Draft, fingerprint: Fingerprint, preset: Preset) -> dict[str, Any]:
-    """The fields of a plan that follow from the chosen patch and network."""
+def _network_fields(
+    facts: Facts, draft: Draft, fingerprint: Fingerprint, preset: Preset, channels: Sequence[ChannelPlan]
+) -> dict[str, Any]:
+    """The fields of a plan that follow from the chosen patch and network, and its training."""
     recipe = RECIPES[preset]
+    training = training_plan(facts.budget.device, rules.augmentation(channels))
     overview = draft.network.overview if recipe.overview else None
     sampler, n_factors = recipe.sampler, rules.FACTORS if recipe.sampler else 0
     network = replace(draft.network, diffusion=sampler or facts.paper, overview=overview, n_factors=n_factors)
@@ -201,7 +204,7 @@ def _network_fields(facts: Facts, draft: Draft, fingerprint: Fingerprint, preset
         "diffusion": diffusion,
         "paper": recipe.paper,
         "peer": recipe.peer,
-        "training": recipe.training(training_plan(facts.budget.device)),
+        "training": recipe.training(training),
         "memory": estimate_memory(fingerprint, facts, network, draft.patch, draft.batch),
     }
 

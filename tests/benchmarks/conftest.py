@@ -80,7 +80,7 @@ def model() -> TextDiffSeg:
             "latent": {"level": 1, "channels": 4},
             "diffusion": {"min_log_snr": -3, "steps": 3},
             "text": {"encoder": "bundled", "width": FakeEncoder.width},
-            "training": training | {"ema": 0.9, "foreground_share": 0.33},
+            "training": training | {"ema": 0.9, "foreground_share": 0.33, "augmentation": "strong"},
             "mirror_axes": (0, 2),
             "memory": {"budget_gb": 1, "training_gb": 1, "prediction_gb": 1, "ram_gb": 1, "disk_gb": 1},
         }

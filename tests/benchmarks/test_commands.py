@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import json
 import sys
+from statistics import mean
 
 import pytest
 
@@ -113,13 +114,16 @@ def test_shifts_report_a_verdict_and_resume(call, root, tmp_path):
 
 def test_variants_report_dice_and_calibration_beside_the_control(call, root):
     raw, name = root / "raw" / "Dataset901_Tiny", "cross-entropy alone in the last tenth"
-    found = call("variants", "--data", raw, "--root", root, "--iterations", 4, "--device", "cpu", "--changes", name)
+    options = ("--iterations", 4, "--device", "cpu", "--degraded")
+    found = call("variants", "--data", raw, "--root", root, *options, "--changes", name)
     assert list(found["variants"]) == ["control", name]
     for figures in found["variants"].values():
         (seed,) = figures["seeds"]
-        assert set(seed) == {"iterations", "dice", "labels", "ece"}
+        assert set(seed) == {"iterations", "dice", "labels", "ece", "degraded", "degradations"}
+        assert seed["degraded"] == pytest.approx(mean(seed["degradations"].values()))
         assert (seed["iterations"], figures["cost_an_iteration"]) == (4, 1.0)
         assert 0 < seed["ece"] < 1
-        assert figures["minus_control"]["cases"] == figures["ece_minus_control"]["cases"] == 2
+        gaps = ("minus_control", "degraded_minus_control", "ece_minus_control")
+        assert [figures[gap]["cases"] for gap in gaps] == [2, 2, 2]
     changed, control = (found["variants"][one]["seeds"][0]["ece"] for one in (name, "control"))
     assert found["variants"][name]["ece_minus_control"]["mean"] == pytest.approx(changed - control)

@@ -1,5 +1,7 @@
 """nnU-Net's augmentation of training patches: its transforms, ranges and probabilities, from batchgeneratorsv2.
 
+`strong` adds changes of intensity that other scanners may make (`intensity.py`).
+
 Rotation, scaling and mirroring are drawn first. Then only the box that the rotated patch covers is read from the
 stored case. Its corners therefore hold image data wherever the case has some.
 
@@ -22,7 +24,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from plans.geometry import Triple
-from plans.plan import Plan
+from plans.plan import AugmentationKind, Plan
 
 if TYPE_CHECKING:
     from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
@@ -59,8 +61,8 @@ class Augmentation:
         self.axes_without_text = (*plan.mirror_axes, *plan.text_axes)
         self.keeps_directions = bool(plan.text_axes)  # texts of cases name some
         self.coarse_axis = coarse_axis(plan.patch)
-        self.published = plan.training.augmentation == "paper"
-        self.intensity = _intensity(self.published, self.coarse_axis)
+        self.kind = plan.training.augmentation
+        self.intensity = _intensity(self.kind, self.coarse_axis)
         self.masked = [i for i, channel in enumerate(plan.channels) if channel.foreground_only]
         self.optional = plan.optional_channels
 
@@ -79,7 +81,7 @@ class Augmentation:
             rng: the sample's generator.
             texted: the sample may read a text, which mirroring and rotation must not contradict.
         """
-        p_scaling = 0.0 if self.published else P_SCALING
+        p_scaling = 0.0 if self.kind == "paper" else P_SCALING
         axes = self.mirror_axes if texted else self.axes_without_text
         max_radians = MAX_ROTATION_RADIANS if texted and self.keeps_directions else np.pi
         placement = draw_placement(rng, axes, self.coarse_axis, p_scaling, max_radians)
@@ -94,11 +96,11 @@ class Augmentation:
         return patch_image, label_map, placement
 
 
-def _intensity(published: bool, coarse_axis: int | None) -> "BasicTransform":
+def _intensity(kind: AugmentationKind, coarse_axis: int | None) -> "BasicTransform":
     # Imported here, as it needs the extra `train` and this module is imported without it.
     from textdiffseg.data.intensity import intensity_transforms, paper_intensity_transforms
 
-    return paper_intensity_transforms() if published else intensity_transforms(coarse_axis)
+    return paper_intensity_transforms() if kind == "paper" else intensity_transforms(coarse_axis, kind == "strong")
 
 
 def coarse_axis(patch: Triple) -> int | None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from plans.choices import PRESETS
 from plans.errors import UserError
 from plans.fingerprint import LABELS_OUTSIDE_CROP
-from plans.plan import LabelPlan, Plan, TextPlan
+from plans.plan import LabelPlan, Plan, TextPlan, TrainingPlan
 from plans.planning import memory, paper, recipes
 from plans.planning.budget import cpu_budget, gpu_budget
 from plans.planning.planner import make_low_plan, make_plan
@@ -384,6 +384,24 @@ def test_the_publication_fits_any_volume(make_fingerprint, shape, spacing, budge
     assert Plan.model_validate_json(plan.model_dump_json()) == plan
 
 
+@pytest.mark.parametrize("preset", ["default", "unet", "peer-nnunet"])
+def test_plans_have_strong_augmentation_and_older_ones_keep_nnunets(make_fingerprint, preset):
+    training = plan_for(make_fingerprint((35, 51, 36), (1, 1, 1)), gpu_budget(), preset=preset).training
+    assert training.augmentation == "strong"
+    older = training.model_dump(exclude={"augmentation"})
+    assert TrainingPlan.model_validate(older).augmentation == "full"
+
+
+@pytest.mark.parametrize(
+    ("channels", "kind"),
+    [(["CT"], "strong"), (["T1", "CT"], "strong"), (["noNorm"], "full"), (["T1", "rgb_to_0_1"], "full")],
+)
+def test_augmentation_is_strong_where_a_standard_deviation_is_about_1(make_fingerprint, channels, kind):
+    fingerprint = make_fingerprint((35, 51, 36), (1, 1, 1), channels=len(channels))
+    plan = plan_for(fingerprint, gpu_budget(), channels=channels)
+    assert plan.training.augmentation == kind
+
+
 def test_the_publication_as_published(make_fingerprint):
     plan = plan_for(make_fingerprint((200, 400, 400), (1, 1, 1), cases=100), gpu_budget(24), preset="paper")
     assert plan.patch == (96, 96, 96)
@@ -391,7 +409,7 @@ def test_the_publication_as_published(make_fingerprint):
     counts = [grid_positions(plan.patch, plan.stride_at(i)) for i, one in enumerate(plan.stages) if one.attention]
     assert counts == [1728, 216]
     assert (plan.training.learning_rate, plan.training.weight_decay, plan.training.warmup) == (1e-4, 1e-5, 0.1)
-    assert plan.training.optimiser == "adamw"
+    assert (plan.training.optimiser, plan.training.augmentation) == ("adamw", "paper")
     assert (plan.paper.dice_weight, plan.paper.latent_weight, plan.paper.steps) == (2, 1, 10)
     small = plan_for(make_fingerprint((35, 51, 36), (1, 1, 1)), gpu_budget(), preset="paper")
     assert (small.patch, small.latent_stride) == ((40, 56, 40), (8, 8, 8))

@@ -37,6 +37,7 @@ def tiny_plan(**changes) -> Plan:
             "warmup": 0.1,
             "ema": 0.9,
             "foreground_share": 0.33,
+            "augmentation": "strong",
         },
         "mirror_axes": (0, 1, 2),
         "memory": {"budget_gb": 1, "training_gb": 1, "prediction_gb": 1, "ram_gb": 1, "disk_gb": 1},

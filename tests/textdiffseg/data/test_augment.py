@@ -174,9 +174,10 @@ def test_voxels_outside_the_nonzero_mask_stay_zero(make_plan):
         assert (picture != 0).any()
 
 
+@pytest.mark.parametrize("strong", [False, True])
 @pytest.mark.parametrize("slices", [2, 3, 4])
-def test_patches_of_few_slices_are_blurred(slices):
-    transform, image = intensity_transforms(0), torch.randn(1, slices, 16, 16)
+def test_patches_of_few_slices_are_blurred(slices, strong):
+    transform, image = intensity_transforms(0, strong), torch.randn(1, slices, 16, 16)
     for seed in range(300):
         with seeded(seed):
             assert torch.isfinite(transform(image=image.clone())["image"]).all()
@@ -210,6 +211,72 @@ def test_probabilities_and_ranges_equal_nnunets():
     assert np.rad2deg(augment.MAX_ROTATION_RADIANS) == pytest.approx(30)
     assert (augment.MIN_SCALE, augment.MAX_SCALE) == (0.7, 1.4)
     assert (augment.P_ROTATION, augment.P_SCALING, augment.P_MIRROR) == (0.2, 0.2, 0.5)
+
+
+def strong_transforms():
+    """The stronger noise, and the three transforms that `strong` adds: local brightness and gamma, coarse axes."""
+    brightness, gamma, noise, *_, coarse = intensity_transforms(strong=True).transforms
+    return noise, brightness, gamma, coarse
+
+
+def changes(transform, image):
+    """The image after a transform, with 100 seeds."""
+    for seed in range(100):
+        with seeded(seed):
+            yield transform.transform(image=image.clone())["image"]
+
+
+def test_the_strong_chain_is_nnunets_with_more_noise_and_three_more_transforms():
+    chain, usual = intensity_transforms(strong=True).transforms, intensity_transforms().transforms
+    assert [type(one.transform) for one in chain[2:-1]] == [type(one.transform) for one in usual]
+    assert [one.apply_probability for one in chain[3:-1]] == [one.apply_probability for one in usual[1:]]
+    assert [one.apply_probability for one in strong_transforms()] == [0.2, 0.15, 0.15, 0.15]
+
+
+@pytest.mark.parametrize(("kind", "transforms"), [("strong", 10), ("full", 7), ("paper", 2)])
+def test_the_plan_chooses_the_transforms(make_plan, kind, transforms):
+    plan = make_plan()
+    plan = plan.model_copy(update={"training": plan.training.model_copy(update={"augmentation": kind})})
+    assert len(Augmentation(plan).intensity.transforms) == transforms
+
+
+def test_strong_noise_has_any_standard_deviation_up_to_1():
+    found = [float(changed.std()) for changed in changes(strong_transforms()[0], torch.zeros(1, 8, 16, 16))]
+    assert 0 <= min(found) < 0.05
+    assert 0.95 < max(found) < 1.1
+    assert np.median(found) == pytest.approx(0.5, abs=0.1)
+
+
+def test_local_brightness_is_smooth_has_both_signs_and_keeps_the_mean():
+    heights = []
+    for changed in changes(strong_transforms()[1], torch.zeros(1, 16, 16, 16)):
+        assert float(changed.mean()) == pytest.approx(0, abs=1e-3)
+        assert float(changed.diff(dim=1).abs().max()) < 1
+        heights.append(float(changed.max() + changed.min()))
+    assert min(heights) < -0.3 < 0.3 < max(heights)
+
+
+def test_local_gamma_keeps_the_range_and_brightens_or_darkens_a_part():
+    image = torch.linspace(-1, 1, 16).expand(1, 16, 16, 16).contiguous()
+    shifts = []
+    for changed in changes(strong_transforms()[2], image):
+        assert changed.min() >= -1.001
+        assert changed.max() <= 1.001
+        shifts.append(float((changed - image).mean()))
+    assert min(shifts) < -0.05 < 0.05 < max(shifts)
+
+
+def test_half_of_the_axes_become_coarse_each_by_itself_at_most_four_times():
+    line = torch.randn(24, generator=torch.Generator().manual_seed(0))
+    kept, smoothest = [], []
+    for shape in ((1, 24, 1, 1), (1, 1, 24, 1), (1, 1, 1, 24)):
+        image = line.reshape(shape).expand(1, 24, 24, 24).contiguous()
+        changed = list(changes(strong_transforms()[3], image))
+        kept.append([torch.allclose(one, image, atol=1e-5) for one in changed])
+        smoothest.append(min(float(one.std()) for one in changed) / float(image.std()))
+    assert [np.mean(one) for one in kept] == pytest.approx([0.5] * 3, abs=0.15)
+    assert kept[0] != kept[1] != kept[2] != kept[0]
+    assert all(0.2 < one < 0.8 for one in smoothest)
 
 
 def test_each_sample_seeds_its_intensity_transforms(make_plan, monkeypatch):
