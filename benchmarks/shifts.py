@@ -195,14 +195,14 @@ def measure(preprocessed: Path, folder: Path, args: argparse.Namespace) -> Score
         for seed, case_id in enumerate(cases):
             if case_id not in dice_by_case:
                 degradation = None if name == UNDEGRADED else (name, seed)
-                dice_by_case[case_id] = dice_of(predictor, bank, preprocessed, case_id, degradation)
+                dice_by_case[case_id] = dice_of_stored(predictor, bank, preprocessed, case_id, degradation)
         write_atomically(path, json.dumps(scores))
     log = read_log(folder / "log.jsonl")[-1]
     print(f"{folder}: {log.iteration} iterations in {log.seconds / 60:.1f} minutes")
     return {name: {case: dice_by_case[case] for case in cases} for name, dice_by_case in scores.items()}
 
 
-def dice_of(
+def dice_of_stored(
     predictor: Predictor, bank: TextBank, preprocessed: Path, case_id: str, degradation: tuple[str, int] | None
 ) -> float:
     """The mean Dice over labels of a stored case, whose image is degraded: a name in `DEGRADATIONS` and a seed."""

@@ -33,7 +33,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from bootstrap import paired
-from shifts import dice_of
+from shifts import dice_of_stored
 from stored import (
     fold_parser,
     held_out,
@@ -231,7 +231,9 @@ def degraded_scores(
 ) -> dict[str, dict[str, float]]:
     """Dice by degradation and case. Each case has a seed of its own."""
     return {
-        name: {case: dice_of(predictor, bank, preprocessed, case, (name, seed)) for seed, case in enumerate(cases)}
+        name: {
+            case: dice_of_stored(predictor, bank, preprocessed, case, (name, seed)) for seed, case in enumerate(cases)
+        }
         for name in DEGRADATIONS
     }
 

@@ -1,11 +1,12 @@
-"""`Budget`: the limits of one training iteration, and the planning choices that depend only on the device."""
+"""`Budget`: the limits of one training iteration, and the planning choices that depend on the device."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
 
 from plans.errors import UserError
-from plans.plan import AugmentationKind, Plan, TrainingPlan
+from plans.plan import ChannelPlan, Plan, TrainingPlan
 from plans.planning.memory import GB, Device, network_of, training_bytes
 from plans.records import Record
 
@@ -101,13 +102,16 @@ RULES: dict[Literal["gpu", "cpu"], DeviceRules] = {
 }
 
 
-def training_plan(device: Device, augmentation: AugmentationKind) -> TrainingPlan:
-    """The optimisation settings for a device.
+def training_plan(device: Device, channels: Sequence[ChannelPlan]) -> TrainingPlan:
+    """The optimisation settings for a device, and the augmentation that suits the channels.
 
     A CPU does fewer iterations. So its learning rate is higher, and its moving average is shorter. With the number of
     iterations that a GPU does in minutes, both learning rates gave equal models (docs/history.md). This was measured on
     a CPU. Muon was not measured on a GPU.
+
+    The unit of `strong` augmentation is a standard deviation of 1, which these normalisations give, nearly or exactly.
     """
+    augmentation = "strong" if all(channel.scheme in ("ct", "zscore") for channel in channels) else "full"
     shared = {"weight_decay": 1e-2, "warmup": 0.05, "foreground_share": 0.33, "augmentation": augmentation}
     if device == "gpu":
         return TrainingPlan(epochs=200, iterations_per_epoch=250, learning_rate=5e-4, ema=0.999, **shared)

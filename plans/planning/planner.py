@@ -183,7 +183,6 @@ def _network_fields(
 ) -> dict[str, Any]:
     """The fields of a plan that follow from the chosen patch and network, and its training."""
     recipe = RECIPES[preset]
-    training = training_plan(facts.budget.device, rules.augmentation(channels))
     overview = draft.network.overview if recipe.overview else None
     sampler, n_factors = recipe.sampler, rules.FACTORS if recipe.sampler else 0
     network = replace(draft.network, diffusion=sampler or facts.paper, overview=overview, n_factors=n_factors)
@@ -204,7 +203,7 @@ def _network_fields(
         "diffusion": diffusion,
         "paper": recipe.paper,
         "peer": recipe.peer,
-        "training": recipe.training(training),
+        "training": recipe.training(training_plan(facts.budget.device, channels)),
         "memory": estimate_memory(fingerprint, facts, network, draft.patch, draft.batch),
     }
 

@@ -14,7 +14,7 @@ import numpy as np
 from plans.fingerprint import Fingerprint
 from plans.geometry import AXIS_NAMES, Millimetres, Triple, cumulative, millimetres, triple
 from plans.network_plan import OverviewPlan
-from plans.plan import AugmentationKind, ChannelPlan, Crop, Scheme
+from plans.plan import ChannelPlan, Crop, Scheme
 
 MAX_SPACING_RATIO = 3.0  # nnU-Net: an axis that is coarser by more than this factor has its own rules
 EQUAL = 1e-3  # relative difference of spacings that is rounding
@@ -106,11 +106,6 @@ def scheme_of(channel: str) -> Scheme:
 def crop_of(channels: Sequence[str]) -> Crop:
     """What is kept of each scan: the body if all channels are CT, else the nonzero region (nnU-Net's crop)."""
     return "body" if channels and all(scheme_of(channel) == "ct" for channel in channels) else "nonzero"
-
-
-def augmentation(channels: Sequence[ChannelPlan]) -> AugmentationKind:
-    """`strong` where a standard deviation of the normalised intensities is about 1, its unit; else nnU-Net's."""
-    return "strong" if all(channel.scheme in ("ct", "zscore") for channel in channels) else "full"
 
 
 def channel_plan(name: str, index: int, fingerprint: Fingerprint, optional: bool = False) -> tuple[ChannelPlan, str]:

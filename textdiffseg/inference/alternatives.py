@@ -110,7 +110,7 @@ class AlternativeChoice:
 
     predictor: SamplePredictor  # its settings have `ALTERNATIVE_SAMPLES` samples
     count: int
-    note: str | None = None  # on the sampler
+    sampler_note: str | None = None  # if the sampler has learned too little
 
     def near(self, region: Region) -> "AlternativeChoice":
         """The same for one scan: only windows that touch a region of the scan are computed."""

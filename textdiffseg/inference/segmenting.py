@@ -118,7 +118,7 @@ class PreparedModel:
     @property
     def notes(self) -> tuple[str, ...]:
         """Notes on the model, its sampler and the queried labels."""
-        on_sampler = self.alternatives.note if self.alternatives else None
+        on_sampler = self.alternatives.sampler_note if self.alternatives else None
         return tuple(note for note in (self.plan.text.note, caution(self.plan, self.selection), on_sampler) if note)
 
     def read(self, volume: Volume, check: Callable[[Triple], None] | None = None) -> PreparedScan:

@@ -39,8 +39,8 @@ def announce(
     if alternatives is not None:
         settings = in_words(alternatives.predictor.settings)
         report(f"Alternatives: {alternatives.count}, chosen from {settings}, predicted in addition to the mask")
-        if alternatives.note:
-            report(alternatives.note)
+        if alternatives.sampler_note:
+            report(alternatives.sampler_note)
     _report_calibration(prepared, report)
     if steps := prepared.mask_predictor.postprocessing:
         report(

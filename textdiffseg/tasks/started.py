@@ -76,10 +76,11 @@ def refuse_changed_plan(started: FoldFolder, plan: Plan, source: PreprocessedFol
         )
     before, after = preprocessing_settings(plan), preprocessing_settings(present)
     if fields := [name for name in sorted(before | after) if before.get(name) != after.get(name)]:
-        spacing = ["--spacing", *as_option(plan.spacing).split()] if "spacing" in fields else []
-        again = command_line("tds_plan_and_preprocess", source.dataset, *spacing, preset=preset)
-        if plan.resolution == "low":
+        if plan.resolution == "low":  # its spacing is no option
             again = "tds_plan_and_preprocess with the options of the first time"
+        else:
+            spacing = ["--spacing", *as_option(plan.spacing).split()] if "spacing" in fields else []
+            again = command_line("tds_plan_and_preprocess", source.dataset, *spacing, preset=preset)
         undo = "" if fields == ["spacing"] else "undo the change of the data set and "
         raise UserError(
             f"{started.path} was started with a plan with other {', '.join(fields)} than {source.plan(preset)}. To "

@@ -72,7 +72,7 @@ def test_an_alternative_that_is_gone_is_made_again(predict, root):
 
 @pytest.mark.parametrize(("iterations", "noted"), [(module.USUAL_SAMPLER_ITERATIONS - 1, True), (400, False)])
 def test_a_sampler_of_few_iterations_is_noted(predict, root, monkeypatch, iterations, noted):
-    """The fold with the fewest counts. Without --alternatives there is no note."""
+    """The note names the iterations of the fold that has fewest. Without --alternatives there is no note."""
     found = iter([400, iterations] * 2)
 
     def position(fold, checkpoint):
